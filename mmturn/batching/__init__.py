@@ -1,0 +1,1 @@
+"""Trajectory -> rows -> batch of tensors."""

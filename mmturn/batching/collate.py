@@ -1,0 +1,174 @@
+"""Rows -> one batch of tensors: padded on the right, each unique view once and as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmturn.errors import DataError
+from mmturn.families.forward import patchify, positions
+from mmturn.families.spec import Family
+from mmturn.types import Row, View
+
+
+class PixelSource(Protocol):
+    """What shows the pixels of a view; ``media.ImageStore`` does."""
+
+    def pixels(self, view: View) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as tensors. B rows of at most T tokens, N unique views of n_1 ... n_N patches."""
+
+    input_ids: Tensor
+    """int64 [B, T], padded on the right."""
+    attention_mask: Tensor
+    """int64 [B, T], 1 on real tokens."""
+    position_ids: Tensor
+    """int64 [3, B, T] rotary positions: time, row, column."""
+    loss_mask: Tensor
+    """int64 [B, T], 1 on sampled tokens."""
+    turn_index: Tensor
+    """int64 [B, T], the turn that sampled the token, -1 elsewhere."""
+    old_logprobs: Tensor | None
+    """float32 [B, T] the sampler's log-probs, 0 where the mask is 0; None unless every row has them."""
+    advantages: Tensor
+    """float32 [B, T], 0 where the mask is 0."""
+    patches: Tensor
+    """uint8 [sum n, 3 * patch * patch], the unique views one after the other (see ``families.forward.patchify``)."""
+    grids: Tensor
+    """int64 [N, 3] patches of each unique view: time, rows, columns."""
+    image_index: tuple[tuple[int, ...], ...]
+    """Per row, which unique view stands behind each of its images, in order."""
+    num_tokens: tuple[int, ...]
+    """Per row, how many tokens were sampled."""
+    trajectory_ids: tuple[str, ...]
+    """Per row."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.input_ids.device
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device; itself where it is there already."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor) and value.device != torch.device(device):
+                moved[field.name] = value.to(device, non_blocking=True)
+        return replace(self, **moved) if moved else self
+
+
+def spread_advantages(row: Row, per_turn: Sequence[float]) -> tuple[float, ...]:
+    """One advantage per token of a row, [T], from one per turn of its trajectory, [K]; 0 on tokens not sampled."""
+    if row.turn_index and max(row.turn_index) >= len(per_turn):
+        raise DataError(
+            f"trajectory {row.trajectory_id}: {len(per_turn)} advantages, but a token of turn {max(row.turn_index)}"
+        )
+    return tuple(float(per_turn[turn]) if turn >= 0 else 0.0 for turn in row.turn_index)
+
+
+def collate(
+    rows: Sequence[Row],
+    advantages: Sequence[Sequence[float]] | None,
+    family: Family,
+    store: PixelSource,
+    *,
+    image_token_id: int,
+    pad_id: int = 0,
+) -> Batch:
+    """One batch of rows.
+
+    Args:
+        rows: any number; none makes ``empty_batch``.
+        advantages: per row one number per token (``spread_advantages``); None: 0 everywhere (supervised learning).
+        store: shows each unique view once.
+    Raises DataError naming the trajectory where advantages or placeholders do not fit a row.
+    """
+    if not rows:
+        return empty_batch(family, pad_id)
+    shape = (len(rows), max(1, *(len(row.token_ids) for row in rows)))
+    input_ids = np.full(shape, pad_id, np.int64)
+    attention_mask, loss_mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    turn_index = np.full(shape, -1, np.int64)
+    position_ids = np.zeros((3, *shape), np.int64)
+    old_logprobs, spread = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    unique: dict[View, int] = {}
+    for number, row in enumerate(rows):
+        size = len(row.token_ids)
+        input_ids[number, :size] = row.token_ids
+        attention_mask[number, :size] = 1
+        loss_mask[number, :size] = row.loss_mask
+        turn_index[number, :size] = row.turn_index
+        if row.logprobs is not None:
+            old_logprobs[number, :size] = row.logprobs
+        if advantages is not None:
+            spread[number, :size] = _fitting(row, advantages[number])
+        position_ids[:, number, :size] = _positions(row, family, image_token_id)
+        for view in row.views:
+            unique.setdefault(view, len(unique))
+    known = all(row.logprobs is not None for row in rows)
+    patches, grids = _images(unique, family, store)
+    return Batch(
+        input_ids=torch.from_numpy(input_ids),
+        attention_mask=torch.from_numpy(attention_mask),
+        position_ids=torch.from_numpy(position_ids),
+        loss_mask=torch.from_numpy(loss_mask),
+        turn_index=torch.from_numpy(turn_index),
+        old_logprobs=torch.from_numpy(old_logprobs) if known else None,
+        advantages=torch.from_numpy(spread * loss_mask),
+        patches=patches,
+        grids=grids,
+        image_index=tuple(tuple(unique[view] for view in row.views) for row in rows),
+        num_tokens=tuple(sum(row.loss_mask) for row in rows),
+        trajectory_ids=tuple(row.trajectory_id for row in rows),
+    )
+
+
+def empty_batch(family: Family, pad_id: int = 0) -> Batch:
+    """A row of one padding token: nothing sampled, nothing shown, yet every module of the policy runs."""
+    padding = Row("", (pad_id,), (0,), (-1,), (0.0,), ())
+    batch = collate([padding], None, family, _NoPixels(), image_token_id=pad_id - 1, pad_id=pad_id)
+    return replace(batch, attention_mask=torch.zeros_like(batch.attention_mask))
+
+
+class _NoPixels:
+    """Stands where no view can be asked for."""
+
+    def pixels(self, view: View) -> NDArray[np.uint8]:
+        """Never called."""
+        raise DataError(f"no pixels for {view}")
+
+
+def _fitting(row: Row, advantages: Sequence[float]) -> Sequence[float]:
+    if len(advantages) != len(row.token_ids):
+        raise DataError(
+            f"trajectory {row.trajectory_id}: {len(advantages)} advantages for a row of {len(row.token_ids)} tokens"
+        )
+    return advantages
+
+
+def _positions(row: Row, family: Family, image_token_id: int) -> NDArray[np.int64]:
+    grids = [family.grid(view.size) for view in row.views]
+    try:
+        return positions(row.token_ids, image_token_id, grids, family.merge_size)[0]
+    except DataError as error:
+        raise DataError(f"trajectory {row.trajectory_id}: {error}") from error
+
+
+def _images(views: dict[View, int], family: Family, store: PixelSource) -> tuple[Tensor, Tensor]:
+    """Patches and grids of the unique views, as bytes: an eighth of the tower's float32 input."""
+    if not views:
+        return torch.zeros(0, 3 * family.patch_size**2, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int64)
+    patches = torch.cat([patchify(store.pixels(view), family) for view in views])
+    return patches, torch.tensor([family.grid(view.size) for view in views])

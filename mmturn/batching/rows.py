@@ -1,0 +1,102 @@
+"""Trajectories -> rows, one per contiguous context, checked before anything is computed with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from mmturn.errors import DataError
+from mmturn.families.spec import Family
+from mmturn.types import Row, Trajectory, Turn, View
+
+
+@dataclass
+class _Open:
+    """A row that still grows."""
+
+    token_ids: list[int] = field(default_factory=list)
+    loss_mask: list[int] = field(default_factory=list)
+    turn_index: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
+
+
+def rows_of(
+    trajectory: Trajectory, family: Family, image_token_id: int, banned_ids: Collection[int] = ()
+) -> list[Row]:
+    """The training rows of a trajectory: a turn with a fresh context starts a new one, others continue it.
+
+    Args:
+        image_token_id: the placeholder's id.
+        banned_ids: ids that a policy cannot have sampled (placeholders and the like).
+    Returns: rows in order; none for a trajectory without turns. ``logprobs`` is None unless every turn of the row
+    has them.
+    Raises DataError naming trajectory and turn where the tokens are missing or contradict the views: such a
+    trajectory cannot be trained on, and others are not concerned.
+    """
+    rows: list[Row] = []
+    row, known = _Open(), True
+    for turn in trajectory.turns:
+        where = f"trajectory {trajectory.id}, turn {turn.index}"
+        token_ids, views = _checked(turn, where, family, image_token_id, banned_ids)
+        if turn.fresh_context and row.token_ids:
+            rows.append(_closed(trajectory.id, row, known))
+            row, known = _Open(), True
+        if not turn.fresh_context and not row.token_ids:
+            raise DataError(f"{where}: continues a context, but there is none before it")
+        known = known and turn.logprobs is not None
+        logprobs = iter(turn.logprobs or ())
+        for token_id, kind in zip(token_ids, turn.provenance, strict=True):
+            sampled = kind == "s"
+            row.token_ids.append(token_id)
+            row.loss_mask.append(int(sampled))
+            row.turn_index.append(turn.index if sampled else -1)
+            row.logprobs.append(next(logprobs, 0.0) if sampled else 0.0)
+        row.views += views
+    if row.token_ids:
+        rows.append(_closed(trajectory.id, row, known))
+    return rows
+
+
+def _closed(trajectory_id: str, row: _Open, known: bool) -> Row:
+    return Row(
+        trajectory_id=trajectory_id,
+        token_ids=tuple(row.token_ids),
+        loss_mask=tuple(row.loss_mask),
+        turn_index=tuple(row.turn_index),
+        logprobs=tuple(row.logprobs) if known else None,
+        views=tuple(row.views),
+    )
+
+
+def _checked(
+    turn: Turn, where: str, family: Family, image_token_id: int, banned_ids: Collection[int]
+) -> tuple[Sequence[int], Sequence[View]]:
+    """Token ids and views of a turn. Raises DataError."""
+    ids, marks = turn.token_ids, turn.provenance
+    if ids is None:
+        raise DataError(f"{where}: has no token ids; the engine that sampled it reports none, so it cannot be trained on")
+    if len(ids) != len(marks):
+        raise DataError(f"{where}: {len(ids)} token ids but {len(marks)} provenance marks")
+    if not set(marks) <= set("tois"):
+        raise DataError(f"{where}: provenance has marks other than t, o, i and s")
+    for position, (token_id, mark) in enumerate(zip(ids, marks, strict=True)):
+        if mark == "s" and (token_id == image_token_id or token_id in banned_ids):
+            raise DataError(f"{where}: token {position} was sampled but has id {token_id}, which cannot be sampled")
+        if (token_id == image_token_id) != (mark == "i"):
+            raise DataError(f"{where}: token {position} (id {token_id}) is marked {mark!r}; image placeholders, and "
+                            "nothing else, are marked 'i'")
+    sampled = marks.count("s")
+    if turn.logprobs is not None and len(turn.logprobs) != sampled:
+        raise DataError(f"{where}: {len(turn.logprobs)} log-probs for {sampled} sampled tokens")
+    fresh_views = turn.context_views if turn.fresh_context else None
+    views = turn.observation.views if fresh_views is None else fresh_views
+    _check_runs(marks, [family.image_tokens(view.size) for view in views], where)
+    return ids, views
+
+
+def _check_runs(marks: str, expected: Sequence[int], where: str) -> None:
+    """The runs of placeholders are those of the views, one for one."""
+    runs = [len(run) for run in "".join("i" if mark == "i" else " " for mark in marks).split()]
+    if runs != list(expected):
+        raise DataError(f"{where}: image placeholders come in runs of {runs}, the views need {list(expected)}")

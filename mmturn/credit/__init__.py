@@ -1,0 +1,1 @@
+"""Rewards of a group -> advantages. Pure: Python numbers in, Python numbers out."""

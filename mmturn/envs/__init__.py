@@ -1,0 +1,1 @@
+"""Environments: worlds that show observations and carry out actions."""

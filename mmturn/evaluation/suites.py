@@ -1,0 +1,36 @@
+"""Benchmarks by name: how their tasks are read and how an answer is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mmturn.grading.answers import extract, match
+from mmturn.interfaces import Scorer
+from mmturn.types import Json, Score, Task, Trajectory
+
+
+class AnswerScorer:
+    """1.0 when the answer is right by ``mmturn.grading``, else 0.0; a trajectory without an answer scores 0.0.
+
+    The extractor is that of the task's answer type, e.g. ``mmturn/choice-1``.
+    """
+
+    def __call__(self, trajectory: Trajectory) -> Score:
+        """Verdict on one trajectory."""
+        read = extract(trajectory.answer, trajectory.task)
+        right = match(trajectory.answer, trajectory.task)
+        return Score(trajectory.task.id, float(right), read.extractor, read.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A benchmark ready to run."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    scorer: Scorer
+    seeds: Mapping[str, Json] = field(default_factory=dict)
+    """Seeds that went into the tasks, e.g. of shuffled options; they belong in the report."""
+    config: Mapping[str, Json] = field(default_factory=dict)
+    """What else distinguishes this reading of the benchmark; it belongs in the config hash."""

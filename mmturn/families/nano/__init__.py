@@ -1,0 +1,1 @@
+"""What is particular to the small policy that mmturn ships."""

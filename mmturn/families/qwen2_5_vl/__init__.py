@@ -1,0 +1,1 @@
+"""What is particular to Qwen2.5-VL."""

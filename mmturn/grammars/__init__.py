@@ -1,0 +1,1 @@
+"""Grammars: text <-> actions, and the words around observations."""

@@ -1,0 +1,88 @@
+"""Tool arguments: checked against the tool's schema, regions converted from the frame to pixels of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmturn.errors import ParseError, ToolError
+from mmturn.grammars.frames import FRAME_WORDS, read_coordinates
+from mmturn.grammars.payload import shorten
+from mmturn.types import Json, ToolSpec, View
+
+_COUNTS = {"box": 4, "point": 2}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+def find_tool(name: Json, tools: Sequence[ToolSpec]) -> ToolSpec:
+    """The tool of that name. Raises ParseError that lists the tools there are."""
+    for tool in tools:
+        if tool.name == name:
+            return tool
+    known = ", ".join(tool.name for tool in tools) or "none"
+    raise ParseError(f"there is no tool {shorten(str(name))}; the tools are: {known}")
+
+
+def read_arguments(
+    tool: ToolSpec, raw: Mapping[str, Json], views: Sequence[View], frame: str
+) -> tuple[dict[str, Json], int | None]:
+    """Arguments with regions in pixels, and the index of the view they refer to (None without regions).
+
+    Arguments that the schema does not know are kept as they are. Raises ParseError.
+    """
+    properties: Mapping[str, Any] = tool.parameters.get("properties", {})
+    for name in tool.parameters.get("required", ()):
+        if name not in raw:
+            raise ParseError(f"{tool.name} needs the argument {name}")
+    arguments = dict(raw)
+    view: int | None = None
+    for name, value in raw.items():
+        schema = properties.get(name, {})
+        count = _COUNTS.get(schema.get("format", ""))
+        if count is None:
+            _check(f"{tool.name}: {name}", value, schema)
+            continue
+        if view is None:
+            try:
+                view = tool.view_index(raw, len(views))
+            except ToolError as exc:
+                raise ParseError(str(exc)) from None
+        arguments[name] = read_coordinates(f"{tool.name}: {name}", value, count, frame, views[view].size)
+    return arguments, view
+
+
+def _check(name: str, value: Json, schema: Mapping[str, Any]) -> None:
+    """Raise ParseError where a value does not have the schema's simple type, or is none of its enumerated values."""
+    if "enum" in schema and value not in schema["enum"]:
+        raise ParseError(f"{name} must be one of {', '.join(map(str, schema['enum']))}")
+    kinds = _TYPES.get(schema.get("type", ""))
+    if kinds is None:
+        return
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ParseError(f"{name} must be of type {schema['type']}")
+
+
+def public_schema(tool: ToolSpec, frame: str) -> dict[str, Json]:
+    """The tool as a function schema for a system prompt, with regions explained in the frame."""
+    parameters = dict(tool.parameters)
+    properties: dict[str, Json] = {}
+    for name, schema in tool.parameters.get("properties", {}).items():
+        count = _COUNTS.get(schema.get("format", ""))
+        shown = {key: value for key, value in schema.items() if count is None or key != "format"}
+        if count is not None:
+            item = "number" if frame == "unit" else "integer"
+            shown |= {"type": "array", "items": {"type": item}, "minItems": count, "maxItems": count}
+            described = shown.get("description", "Region.").rstrip(". ")
+            shown["description"] = f"{described}, {FRAME_WORDS[frame]}."
+        properties[name] = shown
+    if properties:
+        parameters["properties"] = properties
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}

@@ -1,0 +1,251 @@
+"""The seams, as Protocols: write a class with these attributes and mmturn can use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from mmturn.geometry import Box, Size
+from mmturn.types import (
+    Action,
+    Completion,
+    Json,
+    Observation,
+    PixelBudget,
+    Request,
+    Reward,
+    Score,
+    Task,
+    ToolSpec,
+    Trajectory,
+    View,
+)
+
+SizeRule = Callable[[Size, PixelBudget], Size]
+"""Pixels of an image (or region) and a budget -> shown pixels. Each model family has one."""
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """Carries out one kind of action on an image."""
+
+    spec: ToolSpec
+
+    def __call__(self, arguments: Mapping[str, Json], view: View, look: Look) -> ToolResult:
+        """Carry out a call. ``arguments`` follow ``spec.parameters``, regions in pixels of ``view``.
+        Raises ToolError when the policy asked for something impossible."""
+        ...
+
+
+class Look(Protocol):
+    """What a tool uses to show something: it fits a region of a source, or new pixels, into the budget."""
+
+    def region(self, view: View, box: Box) -> View:
+        """The part ``box`` (pixels of ``view``) of the view's source, sharp from the source, fitted to the budget."""
+        ...
+
+    def rotate(self, view: View, degrees: float) -> View:
+        """What ``view`` shows, turned counter-clockwise, still a view of its source, fitted to the budget."""
+        ...
+
+    def picture(self, image: Any) -> View:
+        """A derived PIL image (rotated, segmented, drawn upon), stored losslessly and fitted to the budget."""
+        ...
+
+    def pixels(self, view: View) -> Any:
+        """The source of a view as a PIL RGB image."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool shows, and the facts it leaves for rewards."""
+
+    parts: tuple[str | View, ...]
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What came of the actions of one turn."""
+
+    observation: Observation | None
+    """None when the episode is over."""
+    terminated: bool
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    answer: str | None = None
+    limit: str | None = None
+    """Value of the StopReason when the environment's own limit (images, frames) was reached."""
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A world that shows observations and carries out actions. One instance runs one episode at a time."""
+
+    tools: tuple[ToolSpec, ...]
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        """Start an episode: the first views, without the question (the grammar words it)."""
+        ...
+
+    def step(self, actions: tuple[Action, ...]) -> Step:
+        """Carry out actions. Raises ToolError for an action that cannot be carried out."""
+        ...
+
+    def note_shown(self, views: Sequence[View]) -> None:
+        """Views that the driver showed again outside of ``step`` (with an error message); ``Action.view`` counts them."""
+        ...
+
+    def close(self) -> None:
+        """Free what the episode holds."""
+        ...
+
+
+class ActionGrammar(Protocol):
+    """Text <-> actions, and the words around observations. Pure: no state, no pixels."""
+
+    name: str
+
+    def system(self, task: Task, tools: Sequence[ToolSpec]) -> str:
+        """System message: how to act, with which tools."""
+        ...
+
+    def opening(self, task: Task, observation: Observation) -> Observation:
+        """First user message: the environment's views with the question."""
+        ...
+
+    def reply(self, task: Task, observation: Observation, turn: int, max_turns: int) -> Observation:
+        """Later user message around an environment's observation (or error text). ``turn``: index of the turn it opens."""
+        ...
+
+    def bad_action(self, task: Task, message: str, views: Sequence[View], turn: int, max_turns: int) -> Observation:
+        """User message after an action that could not be parsed or carried out."""
+        ...
+
+    def parse(self, text: str, views: Sequence[View], tools: Sequence[ToolSpec], turn: int) -> tuple[Action, ...]:
+        """Actions of a completion, at least one. Raises ParseError and nothing else, in linear time."""
+        ...
+
+    def format(self, action: Action, views: Sequence[View], thought: str = "") -> str:
+        """Canonical text of an action, such that parsing it gives the action back."""
+        ...
+
+
+class EnvHost(Protocol):
+    """Runs environments beside the engine."""
+
+    def submit(self, key: str, work: Callable[[], Any]) -> None:
+        """Start work; ``key`` comes back with its result."""
+        ...
+
+    def collect(self, timeout_s: float | None) -> list[tuple[str, Any]]:
+        """Finished (key, result or exception) pairs. ``None`` waits for at least one if any is under way, 0 never waits."""
+        ...
+
+    @property
+    def under_way(self) -> int:
+        """How many pieces of work have been submitted and not collected."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers."""
+        ...
+
+
+class Engine(Protocol):
+    """Samples completions."""
+
+    name: str
+    version: int
+    """Policy version, counted in updates."""
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; returns at once."""
+        ...
+
+    def collect(self) -> list[Completion]:
+        """At least one finished completion if any request is under way, else []."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many more requests the next batch can take."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """True when no request is under way."""
+        ...
+
+    def close(self) -> None:
+        """Free caches."""
+        ...
+
+
+class RewardFn(Protocol):
+    """Grades a trajectory from what was recorded, never from a live world."""
+
+    def __call__(self, trajectory: Trajectory) -> float | Sequence[float]:
+        """One number for the trajectory, or one per turn."""
+        ...
+
+
+class Rubric(Protocol):
+    """Combines reward functions with weights and gates."""
+
+    def __call__(self, trajectory: Trajectory) -> Reward:
+        """The graded reward."""
+        ...
+
+
+class TaskSource(Protocol):
+    """Decides which task comes next. Its state is part of a checkpoint."""
+
+    def next(self, count: int) -> list[tuple[Task, int]]:
+        """The next tasks, each with its visit number (how often it came before)."""
+        ...
+
+    def state(self) -> dict[str, Json]:
+        """Position, to be stored."""
+        ...
+
+    def load_state(self, state: Mapping[str, Json]) -> None:
+        """Go to a stored position. Raises CheckpointError when it belongs to other data."""
+        ...
+
+
+class Scorer(Protocol):
+    """A benchmark's rule."""
+
+    def __call__(self, trajectory: Trajectory) -> Score:
+        """Verdict on one trajectory."""
+        ...
+
+
+class ModelFamily(Protocol):
+    """What is particular to a family of models, as data (torch-free)."""
+
+    name: str
+    factor: int
+    """Shown sizes are multiples of it; one image token covers factor x factor pixels."""
+    frame: str
+    """Coordinate frame of regions in text: view_px | permille | unit."""
+
+    def size_rule(self, size: Size, budget: PixelBudget) -> Size:
+        """Shown pixels, equal to what the family's own image processor makes of the image. Raises DataError."""
+        ...
+
+    def image_tokens(self, size: Size) -> int:
+        """Number of placeholder tokens for a shown size."""
+        ...
+
+
+class ContextPolicy(Protocol):
+    """Names the context of each turn: which of the earlier turns are in it."""
+
+    name: str
+
+    def visible(self, num_turns: int) -> Iterable[int]:
+        """Indices of earlier turns that the next turn still sees."""
+        ...

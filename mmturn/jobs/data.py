@@ -1,0 +1,58 @@
+"""Where a run's tasks come from: a file, or the generated world."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmturn.recipe import DataConfig
+from mmturn.tasks.rows import RowProblem, read_tasks
+from mmturn.tasks.visual_search import generate
+from mmturn.types import Task
+
+WORLD = "visual_search"
+"""Name that stands for the generated world in place of a file."""
+
+Progress = Callable[[int, int], None]
+
+
+def load_tasks(path: str | Path) -> tuple[list[Task], list[RowProblem]]:
+    """Tasks of a file and its bad rows. Raises DataError when it has no good row."""
+    return read_tasks(Path(path))
+
+
+def generated(
+    folder: Path,
+    split: str,
+    count: int,
+    *,
+    seed: int,
+    levels: Sequence[str],
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> list[Task]:
+    """``count`` tasks of the generated world, written to ``folder`` unless the same ones are there already."""
+    wanted = {"split": split, "tasks": count, "seed": seed, "levels": list(levels), "format": 1}
+    stamp = folder / "made.json"
+    if not (stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == wanted):
+        generate(folder, split=split, tasks=count, seed=seed, levels=levels, workers=workers, progress=progress)
+        stamp.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+    return read_tasks(folder / "tasks.jsonl", strict=True)[0]
+
+
+def tasks_of(
+    config: DataConfig, split: str, folder: Path, progress: Progress | None = None
+) -> tuple[list[Task], list[RowProblem]]:
+    """Tasks of one split of a recipe: ``train`` or ``val``. Without validation data: no tasks."""
+    named = config.train if split == "train" else config.validation
+    if split == "val" and not named:
+        named = WORLD if config.train == WORLD else ""
+    if not named:
+        return [], []
+    if named != WORLD:
+        return load_tasks(named)
+    count = config.train_tasks if split == "train" else config.validation_tasks
+    if count == 0:
+        return [], []
+    return generated(folder / split, split, count, seed=config.seed, levels=config.levels, progress=progress), []

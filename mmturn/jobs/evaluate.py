@@ -1,0 +1,73 @@
+"""Evaluation of a policy on tasks: rollouts, scores, a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mmturn.build import Policy
+from mmturn.evaluation.report import EvalReport
+from mmturn.evaluation.rows import RunInfo, ScoreRow, run_info
+from mmturn.evaluation.runner import evaluate
+from mmturn.evaluation.suites import AnswerScorer
+from mmturn.interfaces import Engine, Scorer
+from mmturn.rollout import RolloutConfig, episodes
+from mmturn.schema import to_values
+from mmturn.types import Json, Task, Trajectory
+
+EvalProgress = Callable[[int, int, ScoreRow | None], None]
+
+
+def eval_rollout(policy: Policy) -> RolloutConfig:
+    """The recipe's rollout at the temperature of its evaluation."""
+    return replace(policy.recipe.rollout, temperature=policy.recipe.evaluation.temperature)
+
+
+def evaluate_policy(
+    policy: Policy,
+    tasks: Sequence[Task],
+    out: Path,
+    *,
+    suite: str = "visual_search",
+    engine: Engine | None = None,
+    scorer: Scorer | None = None,
+    name: str = "",
+    seeds: dict[str, Json] | None = None,
+    progress: EvalProgress | None = None,
+    resume: bool = True,
+    keep_trajectories: bool = True,
+) -> EvalReport:
+    """Evaluate with visit 0 of each task, so that a seed gives the same samples whatever came before.
+
+    ``name`` tells apart policies that share a config (the weights' version, a baseline); it is part of what resumed
+    rows must agree on.
+    """
+    recipe = policy.recipe
+    rollout, samples = eval_rollout(policy), recipe.evaluation.samples
+    chosen = tasks[: recipe.evaluation.tasks] if recipe.evaluation.tasks else tasks
+    engine = engine or policy.engine()
+
+    def roll(pending: Sequence[Task]) -> Iterator[Trajectory]:
+        driver = policy.driver(engine, rollout)
+        try:
+            yield from driver.run(episodes(((task, 0) for task in pending), samples, recipe.seed))
+        finally:
+            driver.close()
+
+    info = eval_info(policy, suite, rollout, name, seeds)
+    return evaluate(
+        chosen, roll, scorer or AnswerScorer(), out, info=info, images=policy.store, samples=samples,
+        progress=progress, resume=resume, keep_trajectories=keep_trajectories,
+    )  # fmt: skip
+
+
+def eval_info(
+    policy: Policy, suite: str, rollout: RolloutConfig, name: str, seeds: dict[str, Json] | None = None
+) -> RunInfo:
+    """Header of an evaluation: everything that its scores depend on."""
+    values = to_values(policy.recipe)
+    used = {key: values[key] for key in ("env", "tools", "grammar", "evaluation", "seed")}
+    sampling = {**to_values(rollout), "samples": policy.recipe.evaluation.samples}
+    config = {**used, "rollout": to_values(rollout), "model": str(policy.loaded.folder), "policy": name}
+    return run_info(suite, config, sampling=sampling, seeds={"run": policy.recipe.seed, **(seeds or {})})

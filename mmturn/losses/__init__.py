@@ -1,0 +1,1 @@
+"""Losses over tokens and their aggregation. Pure functions of torch tensors."""

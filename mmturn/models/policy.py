@@ -1,0 +1,94 @@
+"""The policy as the trainer sees it: a batch of rows in, log-probabilities of the sampled tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmturn.batching.collate import Batch
+from mmturn.errors import ConfigError
+from mmturn.models.load import LoadedModel, base_model
+from mmturn.models.scores import selected_scores
+from mmturn.models.step import ViewFeatures, encoder_outputs, vision_features
+
+
+class TokenScores(NamedTuple):
+    """What the policy makes of the sampled tokens of a batch. A tuple, so that DeepSpeed's hooks see its tensors."""
+
+    logprobs: Tensor
+    """float32 [B, T]; at t the log-probability of token t given those before it, 0 where the loss mask is 0."""
+    entropy: Tensor
+    """float32 [B, T]; entropy of the distribution that token t was drawn from, 0 where the loss mask is 0."""
+
+
+class PolicyModule(nn.Module):
+    """Teacher-forced scores under the sampler's own distribution: same temperature, same banned ids.
+
+    Each unique view of a batch is encoded once, in one call of the tower, and the head runs on sampled positions
+    alone. The same modules run for every batch: a batch without images passes a blank image through the tower, with
+    weight zero, so that the collectives of ZeRO-3 match between processes.
+    """
+
+    def __init__(self, loaded: LoadedModel, temperature: float, banned_ids: Sequence[int]) -> None:
+        """Raises ConfigError for a temperature that nothing can be trained at."""
+        super().__init__()
+        if not temperature > 0:
+            raise ConfigError(f"log-probs need a temperature above 0, got {temperature}")
+        self.model = loaded.model
+        self.family = loaded.family
+        self.temperature = float(temperature)
+        self._banned: Tensor
+        banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=loaded.device)
+        self.register_buffer("_banned", banned, persistent=False)
+
+    @property
+    def vision_frozen(self) -> bool:
+        """Whether the vision tower has nothing to train."""
+        return not any(p.requires_grad for p in base_model(self.model).model.visual.parameters())
+
+    def forward(self, batch: Batch) -> TokenScores:
+        """Scores of the tokens where ``batch.loss_mask`` is 1. The batch must be on the model's device."""
+        base = base_model(self.model)
+        features, blank = self._encode(batch)
+        shown = [features[number] for row in batch.image_index for number in row]
+        # No attention mask: rows are padded on the right, so that causal attention hides the padding from every real
+        # token, and the fast causal kernels stay in use.
+        hidden = base.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=None,
+            mm_encoder_outputs=encoder_outputs(shown),
+            use_cache=False,
+        ).last_hidden_state
+        if blank is not None:
+            hidden = hidden + blank.to(hidden.dtype)
+        sampled = batch.loss_mask[:, 1:].bool()
+        logits = base.lm_head(hidden[:, :-1][sampled])
+        chosen, entropy = selected_scores(logits, batch.input_ids[:, 1:][sampled], self.temperature, self._banned)
+        return TokenScores(_spread(chosen, sampled), _spread(entropy, sampled))
+
+    def _encode(self, batch: Batch) -> tuple[list[ViewFeatures], Tensor | None]:
+        """Features of the unique views; without any, a zero that has been through the tower."""
+        base = base_model(self.model)
+        patches, grids = batch.patches, batch.grids
+        if not len(grids):
+            merge = self.family.merge_size
+            device = batch.input_ids.device
+            patches = torch.zeros(merge**2, 3 * self.family.patch_size**2, dtype=torch.uint8, device=device)
+            grids = torch.tensor([[1, merge, merge]], device=device)
+        with torch.no_grad() if self.vision_frozen else nullcontext():
+            features = vision_features(base, patches, grids, self.family)
+        if len(batch.grids):
+            return features, None
+        touched = torch.stack([part.sum() for part in (features[0].pooled, *features[0].deepstack)])
+        return [], touched.sum() * 0.0
+
+
+def _spread(values: Tensor, sampled: Tensor) -> Tensor:
+    """[n] -> [B, T] with 0 elsewhere; ``sampled`` is [B, T - 1], shifted by one."""
+    out = values.new_zeros(sampled.shape).masked_scatter(sampled, values)
+    return nn.functional.pad(out, (1, 0))

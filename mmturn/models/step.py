@@ -1,0 +1,118 @@
+"""Vision features and one forward step over a key-value cache, as engines need them.
+
+The shape that is exact for both architectures: ids, placeholders and features of the new tokens alone, with explicit
+rotary positions and a two-dimensional mask over the past and the new columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+from mmturn.families.forward import normalise, patchify
+from mmturn.families.spec import Family
+from mmturn.geometry import Size
+from mmturn.models.load import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class ViewFeatures:
+    """An encoded image: what replaces its placeholders."""
+
+    pooled: Tensor
+    """[n, H] one vector per image token."""
+    deepstack: tuple[Tensor, ...] = ()
+    """Qwen3-VL: per level [n, H], added to the hidden states of the first layers."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory it takes."""
+        return sum(part.numel() * part.element_size() for part in (self.pooled, *self.deepstack))
+
+
+def vision_features(base: Any, patches: Tensor, grids: Tensor, family: Family) -> list[ViewFeatures]:
+    """Encode images, with gradients where the tower has any.
+
+    Args:
+        base: the transformers model.
+        patches: uint8 [sum n, 3 * patch * patch] of ``patchify``, images one after the other.
+        grids: [N, 3] patches of each image.
+    """
+    out = base.model.get_image_features(normalise(patches, family), grids, return_dict=True)
+    levels = getattr(out, "deepstack_features", None) or []
+    return [
+        ViewFeatures(pooled, tuple(level[number] for level in levels))
+        for number, pooled in enumerate(out.pooler_output)
+    ]
+
+
+@torch.no_grad()
+def encode_views(
+    loaded: LoadedModel, pixels: Sequence[NDArray[np.uint8]], *, max_patches: int = 1 << 15
+) -> list[ViewFeatures]:
+    """Encode shown images (uint8 [H, W, 3] each), detached, in calls of about ``max_patches`` patches."""
+    family, device = loaded.family, loaded.device
+    features: list[ViewFeatures] = []
+    chunk: list[Tensor] = []
+    grids: list[tuple[int, int, int]] = []
+    for number, image in enumerate(pixels):
+        chunk.append(patchify(image, family))
+        grids.append(family.grid(Size(image.shape[1], image.shape[0])))
+        if number + 1 == len(pixels) or sum(map(len, chunk)) + len(chunk[-1]) > max_patches:
+            grid = torch.tensor(grids, device=device)
+            features += vision_features(loaded.base, torch.cat(chunk).to(device), grid, family)
+            chunk, grids = [], []
+    return features
+
+
+def encoder_outputs(features: Sequence[ViewFeatures]) -> dict[str, Any] | None:
+    """``mm_encoder_outputs`` for features in the order of their placeholders; None without any."""
+    if not features:
+        return None
+    levels = zip(*(view.deepstack for view in features), strict=True)
+    pooled = tuple(view.pooled for view in features)
+    return {"image": SimpleNamespace(pooler_output=pooled, deepstack_features=[tuple(level) for level in levels])}
+
+
+def forward_step(
+    loaded: LoadedModel,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    attention_mask: Tensor,
+    cache: Cache,
+    features: Sequence[ViewFeatures],
+    columns: Tensor | None = None,
+) -> Tensor:
+    """Run the new tokens of a batch over what is cached, which grows by them.
+
+    Args:
+        input_ids: [B, S] new tokens, padded on any side (padding is masked).
+        position_ids: [3, B, S] rotary positions (see ``families.forward.positions``).
+        attention_mask: [B, P + S], 1 on real columns, past ones included; holes may be anywhere.
+        cache: keys and values of P columns.
+        features: of the new placeholders, row by row, in order.
+        columns: [B] which new token's logits to return; None: the last column's.
+    Returns: logits [B, V] in the model's dtype.
+    """
+    hidden = loaded.base.model(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        attention_mask=attention_mask,
+        past_key_values=cache,
+        mm_encoder_outputs=encoder_outputs(features),
+        use_cache=True,
+    ).last_hidden_state
+    if columns is None:
+        chosen = hidden[:, -1]
+    else:
+        chosen = hidden[torch.arange(hidden.shape[0], device=hidden.device), columns]
+    logits: Tensor = loaded.base.lm_head(chosen)
+    return logits

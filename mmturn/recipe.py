@@ -1,0 +1,119 @@
+"""A recipe as typed settings: every section of the YAML file, each owned by its component. Torch-free."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mmturn.config import Resolved, load_recipe
+from mmturn.credit.assign import CreditConfig
+from mmturn.engines.settings import HFConfig
+from mmturn.errors import ConfigError
+from mmturn.models.settings import ModelConfig
+from mmturn.rewards.rubric import RubricConfig
+from mmturn.rollout.settings import RolloutConfig
+from mmturn.tasks.visual_search.words import LEVELS
+from mmturn.training.settings import RlConfig, SftConfig, TrainingConfig
+from mmturn.types import Json
+
+Named = dict[str, Any]
+"""A component: its registered ``name`` (or ``./file.py:Name``) and its own settings beside it."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where tasks come from: a JSONL file (see docs/data.md), or ``visual_search`` for the generated world."""
+
+    train: str = "visual_search"
+    """Tasks to train on."""
+    validation: str = ""
+    """Tasks to evaluate on during training; empty: the generated world's validation split, or none for own data."""
+    train_tasks: int = 600
+    """Generated world: number of training tasks."""
+    validation_tasks: int = 64
+    """Generated world: number of validation tasks."""
+    levels: tuple[str, ...] = LEVELS
+    """Generated world: levels of difficulty."""
+    seed: int = 0
+    """Generated world: seed of its scenes."""
+
+    def __post_init__(self) -> None:
+        unknown = [level for level in self.levels if level not in LEVELS]
+        if unknown:
+            raise ConfigError(f"data.levels: unknown {', '.join(unknown)} (known: {', '.join(LEVELS)})")
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """Supervised trajectories built from the gold boxes, by running the true environment."""
+
+    trajectories: str = ""
+    """Stored trajectories (a run folder or .jsonl) to learn from instead; empty: build them."""
+    per_task: int = 1
+    """Trajectories per task."""
+    scale: tuple[float, float] = (1.5, 2.5)
+    """Side of the crop, in sides of the gold region, drawn log-uniformly."""
+    jitter: float = 0.1
+    """Standard deviation of the crop's centre, in sides of the crop."""
+    look: bool = True
+    """False: the trajectories answer at once, for single-turn policies."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation during and after training."""
+
+    temperature: float = 1.0
+    """Sampling temperature; 0 is greedy."""
+    samples: int = 1
+    """Trajectories per task (Avg@k)."""
+    tasks: int = 0
+    """Evaluate on the first this many tasks; 0: all."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of a run's settings."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    env: Named = field(default_factory=lambda: {"name": "visual_qa"})
+    tools: tuple[Named, ...] = ({"name": "crop"},)
+    grammar: Named = field(default_factory=dict)
+    """``name`` is the model family's own when left out."""
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    engine: HFConfig = field(default_factory=HFConfig)
+    reward: RubricConfig = field(default_factory=RubricConfig)
+    credit: CreditConfig = field(default_factory=CreditConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    rl: RlConfig = field(default_factory=RlConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    oracle: OracleConfig = field(default_factory=OracleConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    out: str = ""
+    """Folder of the run; empty: runs/NAME."""
+    seed: int = 0
+    """The run's seed: samples, environments and the order of tasks follow from it."""
+
+    def __post_init__(self) -> None:
+        if "name" not in self.env:
+            raise ConfigError("env.name is missing: which environment? e.g. visual_qa")
+        for index, tool in enumerate(self.tools):
+            if "name" not in tool:
+                raise ConfigError(f"tools[{index}].name is missing: which tool? e.g. crop")
+
+
+Kind = Literal["train", "sft", "eval", "rollout"]
+
+
+def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Recipe, Resolved]:
+    """A recipe file with overrides, checked: unknown keys and wrong types raise ConfigError."""
+    resolved = load_recipe(path, overrides)
+    return resolved.build(Recipe), resolved
+
+
+def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:
+    """A named component's own settings."""
+    return {key: value for key, value in component.items() if key != "name"}

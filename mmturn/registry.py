@@ -1,0 +1,190 @@
+"""Names in configs, data and on the command line -> the Python objects behind them.
+
+Tables hold strings only, so that a name costs an import when it is used and not before. Packages add
+names through entry points (group ``mmturn.<kind>``); a file of one's own is named ``./file.py:Name`` and is
+loaded only where the user said so on the command line or in their own config.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mmturn.errors import ConfigError
+
+
+class Registry:
+    """The names of one kind of component.
+
+    ``table`` maps a name to ``"module:attribute"``. Built-in names cannot be replaced by entry points.
+    """
+
+    def __init__(self, kind: str, table: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.table = dict(table)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name that resolves, sorted: built in and from installed packages."""
+        return tuple(sorted({*self.table, *_entry_points(self.kind)}))
+
+    def resolve(self, name: str, allow_code: bool = False) -> Any:
+        """The object behind ``name``.
+
+        ``./file.py:Name`` runs that file, and only with ``allow_code=True``: pass it for names that the user
+        typed, never for names read from a checkpoint or a dataset. Raises ConfigError.
+        """
+        if names_code(name):
+            if not allow_code:
+                raise ConfigError(
+                    f"{self.kind} {name!r}: code from a file is loaded only when you name it on the command line "
+                    "or in your own config, not from stored data"
+                )
+            return load_code(name)
+        if name in self.table:
+            return _load(self.table[name], f"{self.kind} {name!r}")
+        found = _entry_points(self.kind).get(name)
+        if found is not None:
+            return _load(found, f"{self.kind} {name!r}")
+        names = self.names()
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; nearest is {near[0]!r}" if near else ""
+        raise ConfigError(f"no {self.kind} named {name!r}{hint} (known: {', '.join(names)}; your own: ./file.py:Name)")
+
+
+def names_code(name: str) -> bool:
+    """Whether ``name`` means an object in a Python file (``path/to/file.py:Name``) rather than a known name."""
+    path, colon, attribute = name.rpartition(":")
+    return bool(colon) and path.endswith(".py") and attribute.isidentifier()
+
+
+def load_code(name: str) -> Any:
+    """Run ``path/to/file.py`` (once for each content) and take ``Name`` from it. Relative paths start at the
+    current folder. Raises ConfigError when the file is missing, does not run or has no such name."""
+    path_text, _, attribute = name.rpartition(":")
+    path = Path(path_text).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"{name}: there is no file {path}")
+    module = _module_from(path)
+    if not hasattr(module, attribute):
+        public = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
+        raise ConfigError(f"{name}: {path.name} defines no {attribute!r}; it defines: {', '.join(public) or 'nothing'}")
+    return getattr(module, attribute)
+
+
+def _module_from(path: Path) -> ModuleType:
+    digest = hashlib.sha256(str(path).encode() + b"\0" + path.read_bytes()).hexdigest()[:16]
+    module_name = f"mmturn_code_{path.stem}_{digest}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses and pickle look a class's module up while the file still runs
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise ConfigError(f"{path} does not run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _load(target: str, what: str) -> Any:
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{what} ({target}) cannot be imported: {error}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        raise ConfigError(f"{what}: module {module_name} has no {attribute!r}") from error
+
+
+@cache
+def _entry_points(kind: str) -> Mapping[str, str]:
+    from importlib.metadata import entry_points  # slow to import, and needed for unknown names only
+
+    return {point.name: point.value for point in entry_points(group=f"mmturn.{kind}")}
+
+
+GRAMMARS = Registry(
+    "grammar",
+    {"tool_call": "mmturn.grammars.tool_call:ToolCallGrammar", "mgpo": "mmturn.grammars.mgpo:MgpoGrammar"},
+)
+"""Action grammars: classes built from their config."""
+
+TOOLS = Registry(
+    "tool",
+    {
+        "crop": "mmturn.tools.crop:CropTool",
+        "zoom": "mmturn.tools.zoom:ZoomTool",
+        "rotate": "mmturn.tools.rotate:RotateTool",
+    },
+)
+"""Tools: classes built from their config."""
+
+ENVS = Registry("env", {"visual_qa": "mmturn.envs.visual_qa:VisualQA"})
+"""Environments."""
+
+REWARDS = Registry(
+    "reward",
+    {
+        "answer": "mmturn.rewards.answer:AnswerReward",
+        "format": "mmturn.rewards.format:FormatReward",
+        "grounding_iou": "mmturn.rewards.grounding:GroundingIou",
+        "point_in_box": "mmturn.rewards.grounding:PointInBox",
+        "gold_in_crop": "mmturn.rewards.grounding:GoldInCrop",
+        "tool_use": "mmturn.rewards.tool_use:ToolUse",
+    },
+)
+"""Reward functions."""
+
+ENGINES = Registry(
+    "engine",
+    {"hf": "mmturn.engines.hf:HfEngine", "scripted": "mmturn.engines.scripted:ScriptedEngine"},
+)
+"""Engines that sample completions."""
+
+CREDITS = Registry(
+    "credit",
+    {
+        "grpo": "mmturn.credit.assign:broadcast_grpo",
+        "dr_grpo": "mmturn.credit.assign:broadcast_dr_grpo",
+        "rloo": "mmturn.credit.assign:broadcast_rloo",
+        "mt_grpo": "mmturn.credit.assign:per_turn_mt_grpo",
+        "mt_grpo_two_turn": "mmturn.credit.assign:per_turn_mt_grpo_two_turn",
+    },
+)
+"""Rules that turn a group's rewards into advantages per turn."""
+
+FAMILIES = Registry(
+    "family",
+    {
+        "qwen2_5_vl": "mmturn.families.qwen2_5_vl.spec:FAMILY",
+        "qwen3_vl": "mmturn.families.qwen3_vl.spec:FAMILY",
+        "nano": "mmturn.families.nano.spec:FAMILY",
+    },
+)
+"""Model families."""
+
+SUITES = Registry(
+    "suite",
+    {
+        "visual_search": "mmturn.evaluation.suites:visual_search",
+        "vstar": "mmturn.evaluation.suites:vstar",
+    },
+)
+"""Benchmarks."""
+
+REGISTRIES: tuple[Registry, ...] = (GRAMMARS, TOOLS, ENVS, REWARDS, ENGINES, CREDITS, FAMILIES, SUITES)
+"""Every registry, for ``mmturn recipes`` and the tests."""

@@ -1,0 +1,1 @@
+"""Observation -> token ids, with the provenance of each."""

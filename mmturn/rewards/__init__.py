@@ -1,0 +1,1 @@
+"""Rewards: functions of a recorded trajectory, and the rubric that combines them."""

@@ -1,0 +1,250 @@
+"""The one multi-turn loop: observation -> render -> engine -> parse -> environment -> turn.
+
+An event loop without a barrier per turn: environments run on a host beside the engine, and each
+finished step queues its trajectory's next request while others are still stepping.
+
+The rules of a rollout, each with a test of its number in tests/rollout/test_semantics.py:
+ 1. A completion cut by length is closed with the template's end token (mask 0) and parsed like any other.
+ 2. A completion that does not parse is a bad action: error text, resend, or end, by one setting.
+ 3. A tool that refuses is treated exactly like a completion that does not parse.
+ 4. The turn limit truncates after the last turn's actions have been carried out.
+ 5. The token and context limits truncate before a completion is asked for that could not fit.
+ 6. An environment's own limit (images) truncates with its own reason.
+ 7. A crash of an environment or engine fails that trajectory alone; its group goes on.
+ 8. A step that outlasts the time limit truncates that trajectory alone.
+ 9. An answer ends the trajectory; nothing after it is sampled.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmturn.errors import EnvError, ParseError, ToolError
+from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Step
+from mmturn.rollout.episode import Running
+from mmturn.rollout.groups import Episode
+from mmturn.rollout.seeds import seed_of
+from mmturn.rollout.settings import RolloutConfig
+from mmturn.types import Completion, Observation, Request, Sampling, StopReason, Trajectory, View
+
+if TYPE_CHECKING:
+    from mmturn.rendering.renderer import Renderer
+
+log = logging.getLogger(__name__)
+
+
+class Driver:
+    """Runs episodes. ``prepare`` is called on the host with each new view, to decode and resize beside the engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        renderer: Renderer,
+        grammar: ActionGrammar,
+        make_env: Callable[[], Environment],
+        host: EnvHost,
+        config: RolloutConfig,
+        *,
+        prepare: Callable[[View], Any] | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.engine, self.renderer, self.grammar, self.host = engine, renderer, grammar, host
+        self.make_env, self.config, self.prepare = make_env, config, prepare
+        self.meta = {
+            "engine": engine.name,
+            "grammar": grammar.name,
+            "family": renderer.family.name,
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            **(meta or {}),
+        }
+        self._running: dict[str, Running] = {}
+        self._finished: list[Trajectory] = []
+        self._spare_envs: list[Environment] = []
+
+    def run(self, episodes: Iterable[Episode]) -> Iterator[Trajectory]:
+        """Run all episodes; trajectories come out as they finish (with ``deterministic``, in a fixed order)."""
+        for episode in episodes:
+            self._start(episode)
+        while self._running:
+            self._gather_steps()
+            for completion in self.engine.collect():
+                self._on_completion(completion)
+            yield from self._take_finished()
+        yield from self._take_finished()
+
+    def close(self) -> None:
+        """Close the environments that are kept for the next episodes, and the host."""
+        for env in self._spare_envs:
+            env.close()
+        self._spare_envs.clear()
+        self.host.close()
+
+    def _take_finished(self) -> list[Trajectory]:
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _gather_steps(self) -> None:
+        """Take finished environment steps until the engine has enough to do."""
+        while self.host.under_way:
+            if self.config.deterministic or self.engine.idle:
+                timeout = None
+            else:
+                timeout = self.config.linger_s if self.engine.room > 0 else 0.0
+            results = self.host.collect(timeout)
+            for key, result in sorted(results, key=lambda pair: pair[0]) if self.config.deterministic else results:
+                self._on_step(key, result)
+            if not results:
+                return
+
+    def _start(self, episode: Episode) -> None:
+        if episode.id in self._running:
+            raise ValueError(f"episode {episode.id} is already running: ids must be unique within a run")
+        env = self._spare_envs.pop() if self._spare_envs else self.make_env()
+        self._running[episode.id] = running = Running(episode, env)
+        self._submit(running, lambda: env.reset(episode.task, episode.env_seed))
+
+    def _submit(self, running: Running, work: Callable[[], Any]) -> None:
+        """Run environment work on the host, with its views made ready there too."""
+
+        def with_views() -> Any:
+            result = work()
+            shown = result.observation if isinstance(result, Step) else result
+            if self.prepare is not None and shown is not None:
+                for view in shown.views:
+                    self.prepare(view)
+            return result
+
+        running.step_started_s = time.monotonic()
+        self.host.submit(running.episode.id, with_views)
+
+    def _on_step(self, key: str, result: Any) -> None:
+        running = self._running[key]
+        if isinstance(result, ToolError):
+            self._record(running, str(result), {})
+            self._bad_action(running, str(result))
+        elif isinstance(result, TimeoutError):
+            self._record(running, None, {})
+            self._finish(running, StopReason.TIME_LIMIT, error=str(result))
+        elif isinstance(result, Exception):
+            kind = "" if isinstance(result, EnvError) else f"{type(result).__name__}: "
+            self._record(running, None, {})
+            self._finish(running, StopReason.ENV_FAILED, error=f"{kind}{result}")
+        elif isinstance(result, Step):
+            self._on_outcome(running, result)
+        else:
+            self._ask(running, self.grammar.opening(running.episode.task, result))
+
+    def _on_outcome(self, running: Running, step: Step) -> None:
+        self._record(running, None, step.facts)
+        if step.limit is not None:
+            self._finish(running, StopReason(step.limit))
+        elif step.terminated or step.observation is None:
+            self._finish(running, StopReason.ANSWERED, answer=step.answer)
+        elif len(running.turns) >= self.config.max_turns:
+            self._finish(running, StopReason.TURN_LIMIT)
+        else:
+            task, turn = running.episode.task, len(running.turns)
+            self._ask(running, self.grammar.reply(task, step.observation, turn, self.config.max_turns))
+
+    def _on_completion(self, completion: Completion) -> None:
+        running = self._running[completion.request_id]
+        if completion.finish == "error":
+            self._finish(running, StopReason.ENGINE_FAILED, error=completion.error)
+            return
+        running.completion = completion
+        running.step_started_s = time.monotonic()
+        tools, turn = running.env.tools, len(running.turns)
+        try:
+            running.actions = actions = self.grammar.parse(completion.text, running.views, tools, turn)
+        except ParseError as error:
+            self._record(running, str(error), {})
+            self._bad_action(running, str(error))
+            return
+        self._submit(running, lambda: running.env.step(actions))
+
+    def _bad_action(self, running: Running, message: str) -> None:
+        """Rules 2 and 3."""
+        if self.config.bad_action == "end":
+            self._finish(running, StopReason.INVALID)
+        elif len(running.turns) >= self.config.max_turns:
+            self._finish(running, StopReason.TURN_LIMIT)
+        else:
+            task, turn = running.episode.task, len(running.turns)
+            shown = self.grammar.bad_action(task, message, tuple(running.views), turn, self.config.max_turns)
+            last = running.turns[-1].observation.views
+            if self.config.bad_action == "resend" and not shown.views:
+                shown = Observation((*shown.parts, *last), is_error=True)
+            if shown.views:
+                running.env.note_shown(shown.views)
+            self._ask(running, shown)
+
+    def _ask(self, running: Running, shown: Observation) -> None:
+        """Render an observation and queue the request for the completion that answers it."""
+        task, turns, config = running.episode.task, running.turns, self.config
+        running.fresh = not turns or self.renderer.family.strips_thinking
+        if not running.fresh:
+            delta = self.renderer.reply(shown)
+            new_views = shown.views
+        else:
+            system = self.grammar.system(task, running.env.tools)
+            delta, new_views = self.renderer.fresh(system, tuple(turns), shown)
+            running.context, running.context_views = [], []
+        running.shown, running.delta_ids, running.delta_provenance = shown, delta.token_ids, delta.provenance
+        running.context += delta.token_ids
+        running.context_views += new_views
+        running.views += shown.views
+        budget = min(config.max_new_tokens, config.max_tokens - running.sampled)
+        if budget <= 0:
+            self._finish(running, StopReason.TOKEN_LIMIT)
+            return
+        if len(running.context) + budget > config.max_context:
+            self._finish(running, StopReason.CONTEXT_LIMIT)
+            return
+        self.engine.submit(
+            Request(
+                id=running.episode.id,
+                task_id=task.id,
+                turn=len(turns),
+                token_ids=tuple(running.context),
+                views=tuple(running.context_views),
+                sampling=Sampling(budget, config.temperature, config.top_p),
+                seed=seed_of(running.episode.seed, len(turns)),
+            )
+        )
+
+    def _record(self, running: Running, error: str | None, facts: Mapping[str, Any]) -> None:
+        """Append the turn of the pending completion, if there is one, and extend the context by what was sampled."""
+        completion = running.completion
+        if completion is None:
+            return
+        closing = self.renderer.closing(completion.finish)
+        ids = completion.token_ids
+        if ids is None:
+            ids = self.renderer.encode_completion(completion.text)
+        running.context += (*ids, *closing)
+        running.sampled += len(ids)
+        running.record(closing, error, facts)
+
+    def _finish(
+        self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None
+    ) -> None:
+        del self._running[running.episode.id]
+        if error is not None:
+            log.warning("trajectory %s: %s: %s", running.episode.id, stop.value, error)
+        if stop is StopReason.ENV_FAILED:
+            _discard(running.env)
+        elif stop is not StopReason.TIME_LIMIT:  # after a time limit its thread may still be inside it
+            self._spare_envs.append(running.env)
+        self._finished.append(running.finish(stop, self.meta, answer, error))
+
+
+def _discard(env: Environment) -> None:
+    """Close a world that failed; that it may fail again must not stop the others."""
+    try:
+        env.close()
+    except Exception:
+        log.exception("an environment that had failed could not be closed")

@@ -1,0 +1,81 @@
+"""One episode under way: what the driver has to remember between events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmturn.interfaces import Environment
+from mmturn.rollout.groups import Episode
+from mmturn.types import Action, Completion, Json, Observation, StopReason, Trajectory, Turn, View
+
+
+@dataclass
+class Running:
+    """Mutable state of one episode; its turns are only appended to."""
+
+    episode: Episode
+    env: Environment
+    turns: list[Turn] = field(default_factory=list)
+    context: list[int] = field(default_factory=list)
+    """Token ids of the current context."""
+    context_views: list[View] = field(default_factory=list)
+    """Views behind the placeholders of the current context."""
+    views: list[View] = field(default_factory=list)
+    """Every view shown so far; Action.view indexes it."""
+    sampled: int = 0
+    """Tokens sampled so far."""
+    shown: Observation | None = None
+    """The observation that the next completion answers."""
+    delta_ids: tuple[int, ...] = ()
+    delta_provenance: str = ""
+    fresh: bool = True
+    completion: Completion | None = None
+    actions: tuple[Action, ...] = ()
+    facts: dict[str, Json] = field(default_factory=dict)
+    started_s: float = field(default_factory=time.monotonic)
+    step_started_s: float = 0.0
+
+    def record(self, closing: tuple[int, ...], error: str | None, facts: Mapping[str, Json]) -> Turn:
+        """Append the turn that the pending completion made; ``closing`` are template ids that end a cut completion."""
+        completion, shown = self.completion, self.shown
+        assert completion is not None and shown is not None, "a turn is recorded after its completion"
+        ids = completion.token_ids
+        turn = Turn(
+            index=len(self.turns),
+            observation=shown,
+            text=completion.text,
+            token_ids=None if ids is None else (*self.delta_ids, *ids, *closing),
+            provenance="" if ids is None else self.delta_provenance + "s" * len(ids) + "t" * len(closing),
+            logprobs=completion.logprobs,
+            fresh_context=self.fresh,
+            context_views=tuple(self.context_views) if self.fresh else None,
+            actions=self.actions,
+            error=error,
+            finish=completion.finish,
+            policy_version=completion.policy_version,
+            facts=facts,
+            seconds={**completion.seconds, "env": round(time.monotonic() - self.step_started_s, 6)},
+        )
+        self.turns.append(turn)
+        self.completion, self.actions = None, ()
+        return turn
+
+    def finish(self, stop: StopReason, meta: Mapping[str, Any], answer: str | None, error: str | None) -> Trajectory:
+        """The finished record."""
+        episode = self.episode
+        return Trajectory(
+            id=episode.id,
+            task=episode.task,
+            group=episode.group,
+            index=episode.index,
+            seed=episode.seed,
+            turns=tuple(self.turns),
+            stop=stop,
+            answer=answer,
+            error=error,
+            facts=dict(self.facts),
+            meta=dict(meta),
+        )

@@ -1,0 +1,1 @@
+"""Tasks: reading, checking and converting task rows, and deciding which comes next."""

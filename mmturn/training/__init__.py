@@ -1,0 +1,1 @@
+"""Training: supervised and reinforcement learning on the DeepSpeed engine, and checkpoints."""

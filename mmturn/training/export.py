@@ -1,0 +1,37 @@
+"""A policy as a plain ``save_pretrained`` folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".gguf")
+
+
+def save_policy(folder: Path, model: Any, weights: Mapping[str, Tensor], assets: Path | None) -> None:
+    """Write config, generation config and weights of a transformers ``model`` into ``folder``, as safetensors.
+
+    ``weights``: by the model's own names, LoRA merged in (``Updater.weights``). ``assets``: folder of the model it came
+    from, whose tokenizer, processor and chat template go along, byte for byte.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    base.save_pretrained(folder, state_dict=dict(weights))
+    if assets is None:
+        return
+    for file in sorted(assets.iterdir()):
+        is_weight = file.suffix in _WEIGHTS or file.name.endswith(".index.json")
+        if file.is_file() and not is_weight and not (folder / file.name).exists() and file.suffix != ".py":
+            shutil.copyfile(file, folder / file.name)
+
+
+def architecture_of(model: Any) -> dict[str, Any]:
+    """What two checkpoints must share to be exchangeable: model type and number of weights, LoRA's included."""
+    import math
+
+    sizes = [getattr(p, "ds_numel", None) or math.prod(p.shape) for p in model.parameters()]
+    return {"model_type": str(model.config.model_type), "weights": int(sum(sizes))}

@@ -1,0 +1,41 @@
+"""From trajectories to batches, for one policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmturn.batching.collate import Batch, PixelSource, collate, empty_batch
+from mmturn.batching.rows import rows_of
+from mmturn.families.spec import Family
+from mmturn.models.load import LoadedModel
+from mmturn.training.microbatches import MicroBatch
+from mmturn.types import Row, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What rows and batches need to know of the policy."""
+
+    family: Family
+    store: PixelSource
+    image_token_id: int
+    pad_id: int
+    banned_ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, store: PixelSource, banned_ids: Sequence[int]) -> Feed:
+        """For a loaded model; ``banned_ids`` are the renderer's."""
+        return cls(loaded.family, store, loaded.image_token_id, loaded.pad_id, tuple(banned_ids))
+
+    def rows(self, trajectory: Trajectory) -> list[Row]:
+        """The training rows of a trajectory. Raises DataError naming trajectory and turn."""
+        return rows_of(trajectory, self.family, self.image_token_id, self.banned_ids)
+
+    def batch(self, rows: Sequence[Row], advantages: Sequence[Sequence[float]] | None = None) -> Batch:
+        """One batch of rows; ``advantages`` per token of each row."""
+        return collate(rows, advantages, self.family, self.store, image_token_id=self.image_token_id, pad_id=self.pad_id)
+
+    def filler(self) -> MicroBatch:
+        """A micro-batch in which nothing is sampled and nothing shown."""
+        return MicroBatch(empty_batch(self.family, self.pad_id))

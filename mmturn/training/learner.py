@@ -1,0 +1,99 @@
+"""The optimizer steps of one update of reinforcement learning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from mmturn.errors import ConfigError
+from mmturn.losses.aggregate import Denominators
+from mmturn.training.feed import Feed
+from mmturn.training.material import Sample, denominators_of, minibatches
+from mmturn.training.microbatches import MicroBatch, cut
+from mmturn.training.objective import PolicyObjective
+from mmturn.training.reference import Reference
+from mmturn.training.schedules import learning_rate
+from mmturn.training.settings import RlConfig, TrainingConfig
+from mmturn.training.updater import Updater
+
+
+class Learner:
+    """Learns from one round of rollouts after the other. Raises ConfigError for a KL term without its reference."""
+
+    def __init__(
+        self,
+        updater: Updater,
+        training: TrainingConfig,
+        config: RlConfig,
+        feed: Feed,
+        reference: Reference | None = None,
+    ) -> None:
+        if config.kl_coef and reference is None:
+            raise ConfigError("rl.kl_coef is above 0: a reference policy is needed")
+        self.updater, self.training, self.config, self.feed, self.reference = (
+            updater, training, config, feed, reference,
+        )  # fmt: skip
+        self.filler = self._with_signals([feed.filler()])[0]
+
+    def learn(self, samples: Sequence[Sample], update: int) -> dict[str, float]:
+        """All epochs and minibatches over this process's samples; ``policy/*`` metrics, averaged over the steps.
+
+        All processes must call it. A step over no sampled token at all is left out.
+        """
+        lr = learning_rate(self.training, update)
+        parts = minibatches(samples, self.config.minibatches)
+        totals = [self._global(denominators_of(part)) for part in parts]
+        pieces = [self._signalled(self._pieces(part)) for part in parts]
+        seen: dict[str, list[float]] = {"policy/lr": [lr]}
+        fresh = True
+        for _ in range(self.config.epochs_per_batch):
+            for part, total in zip(pieces, totals, strict=True):
+                if not total.tokens:
+                    continue
+                objective = PolicyObjective(self.config, total, fresh)
+                for key, value in self.updater.update(part, objective, filler=self.filler, lr=lr).items():
+                    seen.setdefault(key if "/" in key else f"policy/{key}", []).append(value)
+                fresh = False
+        computed = sum(len(s.row.token_ids) for s in samples if self._computed(s))
+        cost = self.updater.processes.sums({"cost/trained_tokens": computed, "cost/rows": len(samples)})
+        return {**{key: sum(values) / len(values) for key, values in seen.items()}, **cost}
+
+    def _computed(self, sample: Sample) -> bool:
+        return sample.has_signal or not self.config.skip_zero_advantage or self.config.kl_coef > 0
+
+    def _pieces(self, samples: Sequence[Sample]) -> list[MicroBatch]:
+        """Micro-batches of the samples that are computed."""
+        chosen = [sample for sample in samples if self._computed(sample)]
+        lengths = [len(sample.row.token_ids) for sample in chosen]
+        pieces = []
+        for indices in cut(lengths, self.training.micro_batch_rows, self.training.micro_batch_tokens):
+            part = [chosen[index] for index in indices]
+            batch = self.feed.batch([s.row for s in part], [s.advantages for s in part])
+            tokens = torch.tensor([s.trajectory_tokens for s in part])
+            pieces.append(MicroBatch(batch, {"trajectory_tokens": tokens}))
+        return pieces
+
+    def _signalled(self, pieces: list[MicroBatch]) -> list[MicroBatch]:
+        """The same with the log-probs that the loss compares with, computed before the first step."""
+        if self.config.old_logprobs == "recompute":
+            scores = self.updater.score(pieces, filler=self.filler)
+            pieces = [piece.having(old=score.logprobs) for piece, score in zip(pieces, scores, strict=True)]
+        if self.reference is not None and self.config.kl_coef:
+            known = self.reference.logprobs(pieces, self.filler)
+            pieces = [piece.having(reference=values) for piece, values in zip(pieces, known, strict=True)]
+        return pieces
+
+    def _with_signals(self, fillers: list[MicroBatch]) -> list[MicroBatch]:
+        """Fillers with every signal that the loss may read."""
+        zeros = [torch.zeros_like(piece.batch.advantages) for piece in fillers]
+        ones = [torch.ones(piece.batch.input_ids.shape[0], dtype=torch.long) for piece in fillers]
+        return [
+            piece.having(old=zero, reference=zero, trajectory_tokens=one)
+            for piece, zero, one in zip(fillers, zeros, ones, strict=True)
+        ]
+
+    def _global(self, own: Denominators) -> Denominators:
+        """Counts over all processes."""
+        total = self.updater.processes.sums({"tokens": own.tokens, "sequences": own.sequences})
+        return Denominators(int(total["tokens"]), int(total["sequences"]))

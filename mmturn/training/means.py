@@ -1,0 +1,50 @@
+"""Weighted means and maxima that are collected in pieces and over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mmturn.training.processes import Processes
+
+
+@dataclass
+class Means:
+    """Sums with weights, merged exactly whatever the pieces."""
+
+    totals: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    maxima: dict[str, float] = field(default_factory=dict)
+
+    def add(self, key: str, total: float, weight: float = 1.0) -> None:
+        """Add a sum of values and how many (or how heavy) they were."""
+        self.totals[key] = self.totals.get(key, 0.0) + total
+        self.weights[key] = self.weights.get(key, 0.0) + weight
+
+    def top(self, key: str, value: float) -> None:
+        """Note a value of which the largest counts."""
+        self.maxima[key] = max(value, self.maxima.get(key, value))
+
+    def merge(self, others: Iterable[Means]) -> None:
+        """Add what others collected."""
+        for other in others:
+            for key, total in other.totals.items():
+                self.add(key, total, other.weights[key])
+            for key, value in other.maxima.items():
+                self.top(key, value)
+
+    def over(self, processes: Processes) -> dict[str, float]:
+        """Means and maxima over all processes; a key whose weight is 0 is left out, since there is no mean."""
+        merged = Means()
+        merged.merge(processes.gather(self))
+        return merged.result()
+
+    def result(self) -> dict[str, float]:
+        """Means and maxima collected here."""
+        means = {key: total / self.weights[key] for key, total in self.totals.items() if self.weights[key]}
+        return {**means, **self.maxima}
+
+
+def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    """``values`` with ``prefix/`` before each key."""
+    return {f"{prefix}/{key}": value for key, value in values.items()}

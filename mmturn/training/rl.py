@@ -1,0 +1,123 @@
+"""Reinforcement learning: the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mmturn.credit.assign import Credit
+from mmturn.interfaces import Rubric, TaskSource
+from mmturn.media import ImageStore
+from mmturn.rollout.groups import Episode, episodes
+from mmturn.store.trajectories import TrajectoryWriter
+from mmturn.training.feed import Feed
+from mmturn.training.learner import Learner
+from mmturn.training.material import samples_of
+from mmturn.training.reference import Reference
+from mmturn.training.rollout_metrics import LINE, rollout_metrics
+from mmturn.training.run import Run, RunSetup
+from mmturn.training.settings import RlConfig
+from mmturn.types import Trajectory
+
+ROLLOUTS_NAME = "rollouts"
+
+Roll = Callable[[Sequence[Episode]], Iterable[Trajectory]]
+"""Runs episodes with the policy's present weights; trajectories come in any order (``Driver.run``)."""
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What an update was made of, for those who watch."""
+
+    update: int
+    groups: tuple[tuple[Trajectory, ...], ...]
+    """This process's trajectories, graded and with advantages, by group."""
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RlParts:
+    """Everything that a run of reinforcement learning is put together from."""
+
+    setup: RunSetup
+    config: RlConfig
+    source: TaskSource
+    roll: Roll
+    rubric: Rubric
+    credit: Credit
+    feed: Feed
+    images: ImageStore
+    publish: Callable[[int], None]
+    """Tells the engine that the weights have changed; the argument is the number of updates done."""
+    reference: Reference | None = None
+    """Needed with ``kl_coef`` above 0."""
+    on_update: Callable[[UpdateReport], None] | None = None
+    """Called after each update, in every process."""
+
+
+def train(parts: RlParts) -> Path:
+    """Run all updates; the last checkpoint. With ``setup.resume``, goes on where the newest checkpoint was made.
+
+    Each update: tasks -> rollouts -> rewards -> advantages -> rows -> optimizer steps -> evaluation, log, checkpoint.
+    """
+    setup, config = parts.setup, parts.config
+    learner = Learner(setup.updater, setup.training, config, parts.feed, parts.reference)
+    with rollout_writer(parts) as kept, Run("rl", setup, parts.source, LINE, files={ROLLOUTS_NAME: kept}) as run:
+        for update in run.updates():
+            parts.publish(update - 1)
+            tasks = run.processes.share(parts.source.next(config.groups_per_update))
+            with run.clock("rollout"), setup.updater.gathered():
+                rolled = list(parts.roll(episodes(tasks, config.group_size, setup.training.seed)))
+            with run.clock("reward"):
+                groups = graded(rolled, parts.rubric, parts.credit)
+            with run.clock("pack"):
+                trained = [trajectory for group in groups for trajectory in in_loss(group, parts.credit)]
+                samples, problems = samples_of(trained, parts.feed.rows)
+                means = rollout_metrics(groups)
+                means.add("rollout/dropped", len(problems), 1 / run.processes.world_size)
+            for problem in problems[:3]:
+                run.say(f"dropped: {problem}")
+            with run.clock("update"):
+                metrics = learner.learn(samples, update)
+            if config.keep_rollouts_every and update % config.keep_rollouts_every == 0:
+                with run.clock("store"):
+                    for trajectory in (t for group in groups for t in group):
+                        kept.write(replace(trajectory, meta={**trajectory.meta, "update": update}))
+            parts.publish(update)
+            metrics = run.finish(update, {**means.over(run.processes), **metrics})
+            if parts.on_update is not None:
+                parts.on_update(UpdateReport(update, groups, metrics))
+    latest = run.checkpoints.latest()
+    assert latest is not None, "the last update is always saved"
+    return latest
+
+
+def graded(
+    trajectories: Iterable[Trajectory], rubric: Rubric, credit: Credit
+) -> tuple[tuple[Trajectory, ...], ...]:
+    """Trajectories with rewards and advantages, by group, in an order that depends on their names alone.
+
+    A failed trajectory gets no reward: there is nothing to grade.
+    """
+    groups: dict[str, list[Trajectory]] = {}
+    for trajectory in sorted(trajectories, key=lambda t: (t.group, t.index)):
+        reward = None if trajectory.stop.status == "failed" else rubric(trajectory)
+        groups.setdefault(trajectory.group, []).append(replace(trajectory, reward=reward))
+    return tuple(
+        tuple(replace(t, advantages=row) for t, row in zip(group, credit.advantages(group), strict=True))
+        for group in groups.values()
+    )
+
+
+def in_loss(group: Sequence[Trajectory], credit: Credit) -> list[Trajectory]:
+    """The trajectories of a group that are trained on."""
+    chosen = credit.in_loss(group, [t.advantages or () for t in group])
+    return [trajectory for trajectory, keep in zip(group, chosen, strict=True) if keep]
+
+
+def rollout_writer(parts: RlParts) -> TrajectoryWriter:
+    """Where this process keeps its rollouts, with their images."""
+    processes = parts.setup.updater.processes
+    name = ROLLOUTS_NAME if processes.is_main else f"{ROLLOUTS_NAME}.{processes.rank}"
+    return TrajectoryWriter(parts.setup.folder / name, parts.images)

@@ -1,0 +1,165 @@
+"""Settings of training. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mmturn.errors import ConfigError
+
+LogBackend = Literal["tensorboard", "wandb", "trackio"]
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepBest:
+    """Which checkpoints are kept for their evaluation, beside the newest ones."""
+
+    metric: str = "eval/accuracy"
+    """Key of the evaluation metric; checkpoints without it do not compete."""
+    k: int = 0
+    """How many to keep; 0 keeps none for their evaluation."""
+    mode: Literal["max", "min"] = "max"
+    """Whether a larger or a smaller value is better."""
+
+    def __post_init__(self) -> None:
+        _require(self.k >= 0, f"keep_best.k must be 0 or more, got {self.k}")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """What every way of training shares: optimizer, precision, memory, checkpoints, log."""
+
+    updates: int = 100
+    """Number of updates of the whole run. One update of reinforcement learning is one round of rollouts."""
+    lr: float = 1e-6
+    """Peak learning rate of AdamW."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay rates."""
+    eps: float = 1e-8
+    """AdamW's epsilon."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay, on matrices only (never on biases, norms and other vectors)."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Learning rate after the warm-up; cosine and linear fall to ``min_lr_ratio`` at the last update."""
+    warmup: int = 0
+    """Updates over which the learning rate rises linearly from 0."""
+    min_lr_ratio: float = 0.0
+    """Share of the peak learning rate that a falling schedule ends at."""
+    max_grad_norm: float = 1.0
+    """Global gradient norm to clip to; 0 does not clip."""
+    zero_stage: Literal[0, 2, 3] = 0
+    """DeepSpeed ZeRO: 0 replicates, 2 shards optimizer state and gradients, 3 also parameters. A bfloat16 model keeps
+    float32 weights in the optimizer, which 0 cannot, so that it runs as 2."""
+    micro_batch_rows: int = 8
+    """Most rows in one forward pass."""
+    micro_batch_tokens: int = 0
+    """Most tokens, padding included, in one forward pass; 0 sets no limit. A longer row goes alone."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    deterministic: bool = False
+    """Use deterministic kernels only, so that a run on CPU repeats to the bit."""
+    seed: int = 0
+    """Seeds Python, NumPy and torch, and the order of rows."""
+    save_every: int = 10
+    """Updates between checkpoints; 0 saves only at the end."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep."""
+    keep_best: KeepBest = field(default_factory=KeepBest)
+    """Which other checkpoints to keep."""
+    eval_every: int = 0
+    """Updates between evaluations; 0 evaluates never."""
+    eval_at_start: bool = False
+    """Evaluate before the first update too (logged as update 0)."""
+    log: tuple[LogBackend, ...] = ("tensorboard",)
+    """Where metrics go, beside metrics.jsonl."""
+    log_project: str = "mmturn"
+    """Project name for W&B and trackio."""
+    progress: bool = True
+    """Show a progress bar and a line per update."""
+
+    def __post_init__(self) -> None:
+        _require(self.updates >= 1, f"training.updates must be at least 1, got {self.updates}")
+        _require(self.lr >= 0, f"training.lr must be 0 or more, got {self.lr}")
+        _require(self.micro_batch_rows >= 1, f"training.micro_batch_rows must be at least 1, got {self.micro_batch_rows}")
+        _require(self.keep_checkpoints >= 1, f"training.keep_checkpoints must be at least 1, got {self.keep_checkpoints}")
+        _require(0 <= self.min_lr_ratio <= 1, f"training.min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio}")
+        for name in ("micro_batch_tokens", "warmup", "save_every", "eval_every", "max_grad_norm", "weight_decay"):
+            value = getattr(self, name)
+            _require(value >= 0, f"training.{name} must be 0 or more, got {value}")
+        best = self.keep_best
+        _require(not best.k or self.eval_every > 0 or self.eval_at_start,
+                 "training.keep_best.k needs evaluations: set training.eval_every")
+
+
+@dataclass(frozen=True, slots=True)
+class RlConfig:
+    """Reinforcement learning: how much is sampled per update, and the loss."""
+
+    group_size: int = 8
+    """Trajectories sampled per task visit (G)."""
+    groups_per_update: int = 8
+    """Task visits per update, over all processes (P)."""
+    epochs_per_batch: int = 1
+    """Times each batch of rollouts is trained on."""
+    minibatches: int = 1
+    """Optimizer steps per epoch over a batch of rollouts; more than 1 makes the later ones off-policy."""
+    clip_low: float = 0.2
+    """The probability ratio is clipped below 1 - clip_low."""
+    clip_high: float = 0.28
+    """... and above 1 + clip_high (DAPO's clip-higher; equal values give PPO's clip)."""
+    dual_clip: float = 3.0
+    """Bound of the loss for negative advantages, in units of the advantage; 0 sets none."""
+    kl_coef: float = 0.0
+    """Weight of the KL divergence to the reference policy (the policy as first loaded); 0 needs no reference."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Estimator of that divergence, per token."""
+    aggregation: Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "constant_length"] = "token_mean"
+    """How the loss per token becomes one number."""
+    constant_length: int = 512
+    """Tokens to divide a trajectory's loss by, with ``constant_length`` aggregation."""
+    old_logprobs: Literal["sampler", "recompute", "detached"] = "sampler"
+    """What the ratio is taken to: what the sampler reported, one forward pass of the trainer before the first step, or
+    the new log-probs themselves (ratio exactly 1; only for one epoch and one minibatch)."""
+    importance_cap: float = 0.0
+    """With ``recompute``: weight each token by min(p_old / p_sampler, cap) (truncated importance sampling); 0: off."""
+    skip_zero_advantage: bool = True
+    """Do not compute trajectories whose advantages are all 0, though their tokens count in the denominators: the same
+    gradient for less work. Without effect where there is a KL term."""
+    keep_rollouts_every: int = 1
+    """Updates between rollouts that are kept in the run's folder, with their images; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        for name in ("group_size", "groups_per_update", "epochs_per_batch", "minibatches", "constant_length"):
+            value = getattr(self, name)
+            _require(value >= 1, f"rl.{name} must be at least 1, got {value}")
+        for name in ("clip_low", "clip_high", "dual_clip", "kl_coef", "importance_cap", "keep_rollouts_every"):
+            value = getattr(self, name)
+            _require(value >= 0, f"rl.{name} must be 0 or more, got {value}")
+        _require(self.clip_low < 1, f"rl.clip_low must be below 1, got {self.clip_low}")
+        _require(self.dual_clip == 0 or self.dual_clip > 1, f"rl.dual_clip must be above 1, or 0, got {self.dual_clip}")
+        _require(self.old_logprobs != "detached" or self.epochs_per_batch * self.minibatches == 1,
+                 "rl.old_logprobs 'detached' is exact for one epoch of one minibatch only: use 'sampler' or 'recompute'")
+        _require(not self.importance_cap or self.old_logprobs == "recompute",
+                 "rl.importance_cap compares the trainer's old log-probs with the sampler's: "
+                 "set rl.old_logprobs: recompute")
+
+
+@dataclass(frozen=True, slots=True)
+class SftConfig:
+    """Supervised learning on stored trajectories."""
+
+    rows_per_update: int = 32
+    """Rows in one optimizer step, over all processes."""
+    epochs: float = 0.0
+    """Passes over the rows; 0 runs ``training.updates`` updates. The smaller of the two ends the run."""
+    shuffle: bool = True
+    """Shuffle the rows anew each epoch, by the seed."""
+
+    def __post_init__(self) -> None:
+        _require(self.rows_per_update >= 1, f"sft.rows_per_update must be at least 1, got {self.rows_per_update}")
+        _require(self.epochs >= 0, f"sft.epochs must be 0 or more, got {self.epochs}")

@@ -1,0 +1,234 @@
+"""The updater: optimizer steps on a policy through the DeepSpeed engine.
+
+Two things are exact, whatever the number of processes and micro-batches. The loss function divides by global
+denominators, so that losses of micro-batches and processes add up; since DeepSpeed averages gradients over processes,
+each loss is scaled by their number. And processes with fewer micro-batches fill up with empty ones, so that the
+collectives of ZeRO match.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmturn.errors import CheckpointError, ConfigError
+from mmturn.training import zero3
+from mmturn.training.means import Means
+from mmturn.training.microbatches import MicroBatch
+from mmturn.training.processes import Processes
+from mmturn.training.settings import TrainingConfig
+
+if TYPE_CHECKING:
+    from mmturn.models.policy import TokenScores
+
+_TAG = "state"
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a loss function makes of one micro-batch."""
+
+    value: Tensor
+    """Scalar, divided by the global denominator: the values of all micro-batches and processes add up."""
+    sums: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Metric -> (sum, weight), both scalar tensors without gradient."""
+    maxima: Mapping[str, Tensor] = field(default_factory=dict)
+    """Metric -> largest value."""
+
+
+LossFn = Callable[["TokenScores", MicroBatch], Loss]
+
+
+class Updater:
+    """Takes optimizer steps on ``policy`` (a PolicyModule) with torch's AdamW in a DeepSpeed engine.
+
+    Raises ConfigError for a policy without trainable weights.
+    """
+
+    def __init__(self, policy: nn.Module, config: TrainingConfig, processes: Processes) -> None:
+        import deepspeed
+
+        seed_everything(config)
+        self.policy, self.config, self.processes = policy, config, processes
+        self._scored = _Scored(policy)
+        groups = parameter_groups(policy, config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+        trainable = sum(p.numel() for group in groups for p in group["params"])
+        settings = deepspeed_config(config, trainable, is_bfloat16(policy), processes)
+        self._stage = int(settings["zero_optimization"]["stage"])
+        with zero3.quiet():
+            self._engine = deepspeed.initialize(
+                model=self._scored, optimizer=optimizer, config=settings, dist_init_required=False
+            )[0]
+        self._scored.eval()
+
+    def update(
+        self, pieces: Sequence[MicroBatch], loss_fn: LossFn, *, filler: MicroBatch, lr: float
+    ) -> dict[str, float]:
+        """One optimizer step over the micro-batches of all processes; metrics, with ``loss`` and ``grad_norm``.
+
+        ``filler``: one without sampled tokens and images, for a process with fewer micro-batches than another.
+        All processes must call it, with any number of micro-batches, none included.
+        """
+        rounds = max(1, self.processes.maximum(len(pieces)))
+        means = Means()
+        self._scored.train()
+        for index in range(rounds):
+            piece = pieces[index] if index < len(pieces) else filler
+            self._engine.set_gradient_accumulation_boundary(index == rounds - 1)
+            value = self._engine(piece.to(self.processes.device), loss_fn)
+            self._engine.backward(value * self.processes.world_size)
+            self._scored.collect(means, value)
+        norm = self._step(lr)
+        self._scored.eval()
+        return {"loss": self.processes.sums({"loss": means.totals.pop("loss")})["loss"], "grad_norm": norm,
+                **means.over(self.processes)}
+
+    def _step(self, lr: float) -> float:
+        """Clip, step, clear the gradients; the gradient norm before clipping."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        norm: Any = None
+        if self._stage == 0:
+            gradients = [p for p in self._scored.parameters() if p.requires_grad]
+            norm = nn.utils.clip_grad_norm_(gradients, self.config.max_grad_norm or float("inf"))
+        self._engine.step()
+        if norm is None:
+            norm = self._engine.get_global_grad_norm()
+        return float(norm)
+
+    @torch.no_grad()
+    def score(self, pieces: Sequence[MicroBatch], *, filler: MicroBatch) -> list[TokenScores]:
+        """Log-probs under the present weights, without gradients; all processes must call it."""
+        return score_all(self.policy, pieces, filler, self.processes)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Hold all parameters in full within: once per rollout phase under ZeRO-3, for free otherwise."""
+        if self._stage != 3:
+            yield
+            return
+        with zero3.gathered(self._engine):
+            yield
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """Weights of the transformers model by name, on CPU, LoRA merged in; None in processes other than the first."""
+        return zero3.full_weights(self.policy.model, self._stage == 3, self.processes)
+
+    def save(self, folder: Path) -> None:
+        """Write DeepSpeed's state (weights, optimizer) into ``folder``; all processes must call it."""
+        self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """Read it back. The files are pickles: load only what you trust. Raises CheckpointError."""
+        try:
+            with zero3.quiet():
+                path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        except (RuntimeError, KeyError, AssertionError, ValueError, OSError) as error:
+            reason = str(error).strip().splitlines()
+            raise CheckpointError(f"{folder}: DeepSpeed cannot read its state back into this policy: "
+                                  f"{reason[0] if reason else type(error).__name__}") from error
+        if path is None:
+            raise CheckpointError(f"{folder}: holds no DeepSpeed state; the checkpoint is incomplete")
+
+
+def score_all(
+    policy: nn.Module, pieces: Sequence[MicroBatch], filler: MicroBatch, processes: Processes
+) -> list[TokenScores]:
+    """Scores of each micro-batch by ``policy``; processes with fewer of them score ``filler`` as often as it takes."""
+    scores = []
+    for index in range(processes.maximum(len(pieces))):
+        piece = pieces[index] if index < len(pieces) else filler
+        result = policy(piece.batch.to(processes.device))
+        if index < len(pieces):
+            scores.append(result)
+    return scores
+
+
+class _Scored(nn.Module):
+    """The module that DeepSpeed wraps: a policy with its loss, so that the engine sees one scalar."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+        self._last: Loss | None = None
+
+    def forward(self, piece: MicroBatch, loss_fn: LossFn) -> Tensor:
+        scores = self.policy(piece.batch)
+        self._last = loss_fn(scores, piece)
+        return self._last.value
+
+    def collect(self, means: Means, value: Tensor) -> None:
+        """Note the metrics of the last forward pass."""
+        last = self._last
+        assert last is not None
+        means.add("loss", value.item())
+        for key, (total, weight) in last.sums.items():
+            means.add(key, float(total), float(weight))
+        for key, top in last.maxima.items():
+            means.top(key, float(top))
+        self._last = None
+
+
+def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters for the optimizer: matrices with weight decay, vectors without.
+
+    Raises ConfigError when nothing is trainable.
+    """
+    trainable = [p for p in policy.parameters() if p.requires_grad]
+    if not trainable:
+        raise ConfigError("nothing to train: every weight of the policy is frozen")
+    if not weight_decay:
+        return [{"params": trainable, "weight_decay": 0.0}]
+    matrices, vectors = [p for p in trainable if p.ndim > 1], [p for p in trainable if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def is_bfloat16(policy: nn.Module) -> bool:
+    """Whether a policy is held in bfloat16. Raises ConfigError for float16, whose gradients underflow."""
+    kinds = {p.dtype for p in policy.parameters() if p.is_floating_point()}
+    if torch.float16 in kinds:
+        raise ConfigError("training needs a model in float32 or bfloat16 (model.dtype), not float16")
+    return torch.bfloat16 in kinds
+
+
+def deepspeed_config(config: TrainingConfig, trainable: int, half: bool, processes: Processes) -> dict[str, Any]:
+    """DeepSpeed's own settings. Accumulation is driven by the updater, so DeepSpeed itself counts single batches."""
+    stage = 2 if half and config.zero_stage == 0 else config.zero_stage
+    bucket = max(1, min(trainable, 200_000_000))  # ZeRO allocates a buffer of this many elements
+    zero: dict[str, Any] = {"stage": stage}
+    if stage:
+        zero |= {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket,
+                 "overlap_comm": processes.device.type == "cuda"}
+    if stage == 3:
+        zero |= {"stage3_prefetch_bucket_size": min(bucket, 50_000_000), "stage3_max_live_parameters": 1_000_000_000}
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.max_grad_norm if stage else 0.0,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        "bf16": {"enabled": half},
+    }
+    if half:
+        settings["data_types"] = {"grad_accum_dtype": "fp32"}
+    return settings
+
+
+def seed_everything(config: TrainingConfig) -> None:
+    """Seed Python, NumPy and torch; with ``deterministic``, use deterministic kernels only."""
+    random.seed(config.seed)
+    np.random.seed(config.seed % 2**32)
+    torch.manual_seed(config.seed)
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)

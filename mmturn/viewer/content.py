@@ -1,0 +1,262 @@
+"""Trajectories -> what a page shows of them, as JSON values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Literal
+
+from mmturn.errors import DataError
+from mmturn.geometry import Box
+from mmturn.grading.answers import match
+from mmturn.types import Action, Task, Trajectory, Turn, View
+from mmturn.viewer.pictures import Pictures
+
+Decode = Callable[[Sequence[int]], list[str]]
+"""Token ids -> one text per id."""
+Data = dict[str, Any]
+
+LABEL = "label"
+"""Key in ``Trajectory.meta`` that the page shows as a tag, e.g. ``before``."""
+
+_LEVELS = ("level", "category")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a page."""
+
+    title: str
+    trajectories: Sequence[Trajectory]
+    note: str = ""
+    """A line below the title."""
+    side_by_side: Literal["group", "task"] = "group"
+    """What is shown in one row: the siblings of one visit, or every trajectory of one task (before and after)."""
+
+
+def labelled(trajectory: Trajectory, label: str) -> Trajectory:
+    """The trajectory with a tag for the page."""
+    return replace(trajectory, meta={**trajectory.meta, LABEL: label})
+
+
+def is_right(trajectory: Trajectory) -> bool | None:
+    """Whether the answer is right; None without a gold answer or after a failure."""
+    if trajectory.task.answer is None or trajectory.stop.status == "failed":
+        return None
+    return match(trajectory.answer, trajectory.task)
+
+
+def pair_up(
+    before: Iterable[Trajectory],
+    after: Iterable[Trajectory],
+    limit: int | None = None,
+    labels: tuple[str, str] = ("before", "after"),
+) -> list[Trajectory]:
+    """First trajectories of the tasks that both hold, tagged, pair by pair: wrong then right, both right, both wrong,
+    right then wrong, in that order of turns (so that a limited list shows all kinds)."""
+    old: dict[str, Trajectory] = {}
+    for trajectory in before:
+        old.setdefault(trajectory.task.id, trajectory)
+    new: dict[str, Trajectory] = {}
+    for trajectory in after:
+        new.setdefault(trajectory.task.id, trajectory)
+    kinds: dict[tuple[bool, bool], list[str]] = {
+        key: [] for key in ((False, True), (True, True), (False, False), (True, False))
+    }
+    for task_id in old:
+        if task_id in new:
+            kinds[bool(is_right(old[task_id])), bool(is_right(new[task_id]))].append(task_id)
+    names: list[str] = []
+    while any(kinds.values()):
+        # Most of what is shown is what changed for the better, but never that alone.
+        for key, share in (((False, True), 3), ((True, True), 1), ((False, False), 1), ((True, False), 1)):
+            names += kinds[key][:share]
+            del kinds[key][:share]
+    return [labelled(side[name], label) for name in names[:limit] for side, label in ((old, labels[0]), (new, labels[1]))]
+
+
+def page_content(sections: Sequence[Section], pictures: Pictures, decode: Decode | None = None) -> Data:
+    """Sections, groups, tasks and trajectories of a page. Raises DataError when ``decode`` loses tokens."""
+    tasks: dict[str, int] = {}
+    task_data: list[Data] = []
+    section_data = []
+    for section in sections:
+        groups: dict[str, list[Data]] = {}
+        for trajectory in section.trajectories:
+            task = _task(trajectory.task)
+            # Two files may use one id for different tasks; what is shown decides.
+            key = repr(task)
+            if key not in tasks:
+                tasks[key] = len(task_data)
+                task_data.append(task)
+            data = {"task": tasks[key], **_trajectory(trajectory, pictures, decode)}
+            name = trajectory.group if section.side_by_side == "group" else trajectory.task.id
+            groups.setdefault(name, []).append(data)
+        rows = [{"name": name, "task": items[0]["task"], "items": items} for name, items in groups.items()]
+        section_data.append({"title": section.title, "note": section.note, "groups": rows})
+    return {"sections": section_data, "tasks": task_data, "tokens": decode is not None}
+
+
+def _task(task: Task) -> Data:
+    level = next((task.meta[key] for key in _LEVELS if task.meta.get(key) is not None), None)
+    return {
+        "id": task.id,
+        "question": task.question,
+        "choices": list(task.choices),
+        "answer": task.answer,
+        "level": None if level is None else str(level),
+        "meta": {str(key): value for key, value in task.meta.items()},
+    }
+
+
+def _trajectory(trajectory: Trajectory, pictures: Pictures, decode: Decode | None) -> Data:
+    views = trajectory.views
+    marks = _marks(trajectory, views)
+    numbers = iter(range(len(views)))
+    reward = trajectory.reward
+    tools = {action.name for turn in trajectory.turns for action in turn.actions if action.kind == "tool"}
+    return {
+        "id": trajectory.id,
+        "index": trajectory.index,
+        "seed": str(trajectory.seed),  # 64 bits do not fit a number of JavaScript
+        "stop": trajectory.stop.value,
+        "status": trajectory.stop.status,
+        "right": is_right(trajectory),
+        "label": None if trajectory.meta.get(LABEL) is None else str(trajectory.meta[LABEL]),
+        "answer": trajectory.answer,
+        "error": trajectory.error,
+        "reward": None if reward is None else {"total": reward.total, "components": dict(reward.components)},
+        "tools": sorted(tools),
+        "length": sum(turn.provenance.count("s") for turn in trajectory.turns),
+        "meta": {str(key): value for key, value in trajectory.meta.items() if key != LABEL},
+        "turns": [
+            {
+                **_turn(turn, trajectory, k, decode),
+                "views": [_view(view, pictures, marks[next(numbers)]) for view in turn.observation.views],
+            }
+            for k, turn in enumerate(trajectory.turns)
+        ],
+    }
+
+
+def _turn(turn: Turn, trajectory: Trajectory, k: int, decode: Decode | None) -> Data:
+    rewards = () if trajectory.reward is None else trajectory.reward.turns
+    advantages = trajectory.advantages or ()
+    return {
+        "shown": turn.observation.text,
+        "refused": turn.observation.is_error,
+        "text": turn.text,
+        "error": turn.error,
+        "finish": turn.finish,
+        "fresh": turn.fresh_context and k > 0,
+        "version": turn.policy_version,
+        "seat": turn.seat,
+        "reward": rewards[k] if k < len(rewards) else None,
+        "advantage": advantages[k] if k < len(advantages) else None,
+        "actions": [{"kind": a.kind, "name": a.name, "arguments": dict(a.arguments), "view": a.view} for a in turn.actions],
+        "tokens": None if turn.token_ids is None else _tokens(turn, trajectory.id, decode),
+    }
+
+
+def _tokens(turn: Turn, trajectory_id: str, decode: Decode | None) -> list[Data]:
+    """Runs of tokens of one provenance; sampled ones singly, with their log-probs."""
+    ids = turn.token_ids or ()
+    texts: list[str] | None = None
+    if decode is not None:
+        texts = decode(ids)
+        if len(texts) != len(ids):
+            raise DataError(
+                f"trajectory {trajectory_id!r} turn {turn.index}: decode gave {len(texts)} texts for {len(ids)} tokens"
+            )
+    logprobs = iter(turn.logprobs or ())
+    runs: list[Data] = []
+    start = 0
+    for kind, members in groupby(turn.provenance):
+        count = len(list(members))
+        run: Data = {"kind": kind, "count": count}
+        if kind == "s":
+            run["texts"] = texts[start : start + count] if texts else [str(i) for i in ids[start : start + count]]
+            if turn.logprobs is not None:
+                run["logprobs"] = [_rounded(next(logprobs, math.nan)) for _ in range(count)]
+        elif kind != "i" and texts:
+            run["text"] = "".join(texts[start : start + count])
+        runs.append(run)
+        start += count
+    return runs
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def _view(view: View, pictures: Pictures, marks: list[Data]) -> Data:
+    region = view.region
+    return {
+        "picture": pictures.number(view),
+        "width": view.size.width,
+        "height": view.size.height,
+        "source": [view.source.size.width, view.source.size.height],
+        "region": [round(x, 1) for x in region.as_tuple()],
+        "marks": marks,
+    }
+
+
+def _marks(trajectory: Trajectory, views: Sequence[View]) -> list[list[Data]]:
+    """What to draw on each view, in its pixels: gold boxes, regions asked for, regions carried out."""
+    marks: list[list[Data]] = [[] for _ in views]
+    for view, drawn in zip(views, marks, strict=True):
+        if view.source == views[0].source:
+            drawn += [mark for box in trajectory.task.boxes for mark in _box_mark("gold", box, view, "gold")]
+    for k, turn in enumerate(trajectory.turns):
+        for action in turn.actions:
+            at = 0 if action.view is None else action.view
+            if not 0 <= at < len(views):
+                continue
+            for region in _regions(action):
+                marks[at].append({"kind": "asked", "label": f"turn {k + 1}: {action.name}", "at": region})
+        crop = turn.facts.get("crop")
+        at = next((a.view for a in turn.actions if a.view is not None), 0)
+        if _numbers(crop) and len(crop) == 4 and 0 <= at < len(views) and views[at].source == views[0].source:
+            marks[at] += _box_mark("done", Box(*map(float, crop)), views[at], f"turn {k + 1}: shown")
+    return marks
+
+
+def _box_mark(kind: str, box: Box, view: View, label: str) -> list[Data]:
+    """A box in source pixels as a mark on a view; nothing where it lies outside or the view cannot be inverted."""
+    if not box.is_finite or view.transform.determinant == 0:
+        return []
+    whole = Box(0, 0, view.size.width, view.size.height)
+    seen = view.transform.inverse().box(box).intersect(whole)
+    if seen.area <= 0:
+        return []
+    return [{"kind": kind, "label": label, "at": [round(x, 2) for x in seen.as_tuple()]}]
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in value
+    )
+
+
+def _regions(action: Action) -> list[list[float]]:
+    """Boxes (four numbers) and points (two) among the arguments of an action."""
+    return [
+        [round(float(x), 2) for x in value]
+        for value in action.arguments.values()
+        if _numbers(value) and len(value) in (2, 4) and all(abs(x) < 1e6 for x in value)
+    ]
+
+
+def clean(value: Any) -> Any:
+    """JSON values that JavaScript reads: NaN and infinities become null, other objects their text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(item) for item in value]
+    return str(value)
