@@ -19,7 +19,7 @@ INSTALL = [
     "deepspeed>=0.19.0",
     "peft>=0.19",
     "accelerate>=1.12",
-    "huggingface-hub>=1.30",
+    "huggingface-hub>=1.31",
     "safetensors>=0.8",
     "tokenizers>=0.23.1",
     "qwen-vl-utils>=0.0.14",
@@ -52,6 +52,9 @@ EXTRAS = {
 }
 SHIPPED = ("train", "eval", "checkpoints/nano")
 """Copied into the wheel as mmturn/_data/...; a checkout reads them in place (mmturn/resources.py)."""
+
+FILE_KINDS = ("jinja", "html", "css", "js", "json", "txt", "md", "svg")
+"""Files beside the code that belong to the package."""
 
 
 class BuildWithData(build_py):
@@ -91,9 +94,7 @@ if __name__ == "__main__":
         long_description_content_type="text/markdown",
         python_requires=">=3.11",
         packages=find_packages(include=["mmturn", "mmturn.*"]),
-        package_data={
-            "mmturn": ["py.typed", *(f"**/*.{end}" for end in ("jinja", "html", "css", "js", "json", "txt", "md", "svg"))]
-        },
+        package_data={"mmturn": ["py.typed", *(f"**/*.{end}" for end in FILE_KINDS)]},
         install_requires=INSTALL,
         extras_require=EXTRAS,
         entry_points={"console_scripts": ["mmturn = mmturn.cli:main"]},

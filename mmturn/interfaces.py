@@ -226,11 +226,20 @@ class Scorer(Protocol):
 class ModelFamily(Protocol):
     """What is particular to a family of models, as data (torch-free)."""
 
-    name: str
-    factor: int
-    """Shown sizes are multiples of it; one image token covers factor x factor pixels."""
-    frame: str
-    """Coordinate frame of regions in text: view_px | permille | unit."""
+    @property
+    def name(self) -> str:
+        """Registry name."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """Shown sizes are multiples of it; one image token covers factor x factor pixels."""
+        ...
+
+    @property
+    def frame(self) -> str:
+        """Coordinate frame of regions in text: view_px | permille | unit."""
+        ...
 
     def size_rule(self, size: Size, budget: PixelBudget) -> Size:
         """Shown pixels, equal to what the family's own image processor makes of the image. Raises DataError."""

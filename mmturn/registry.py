@@ -151,7 +151,7 @@ REWARDS = Registry(
 
 ENGINES = Registry(
     "engine",
-    {"hf": "mmturn.engines.hf:HfEngine", "scripted": "mmturn.engines.scripted:ScriptedEngine"},
+    {"hf": "mmturn.engines.hf:HFEngine", "scripted": "mmturn.engines.scripted:ScriptedEngine"},
 )
 """Engines that sample completions."""
 
@@ -177,14 +177,5 @@ FAMILIES = Registry(
 )
 """Model families."""
 
-SUITES = Registry(
-    "suite",
-    {
-        "visual_search": "mmturn.evaluation.suites:visual_search",
-        "vstar": "mmturn.evaluation.suites:vstar",
-    },
-)
-"""Benchmarks."""
-
-REGISTRIES: tuple[Registry, ...] = (GRAMMARS, TOOLS, ENVS, REWARDS, ENGINES, CREDITS, FAMILIES, SUITES)
+REGISTRIES: tuple[Registry, ...] = (GRAMMARS, TOOLS, ENVS, REWARDS, ENGINES, CREDITS, FAMILIES)
 """Every registry, for ``mmturn recipes`` and the tests."""

@@ -22,13 +22,19 @@ class _Open:
 
 
 def rows_of(
-    trajectory: Trajectory, family: Family, image_token_id: int, banned_ids: Collection[int] = ()
+    trajectory: Trajectory,
+    family: Family,
+    image_token_id: int,
+    banned_ids: Collection[int] = (),
+    *,
+    vocab_size: int | None = None,
 ) -> list[Row]:
     """The training rows of a trajectory: a turn with a fresh context starts a new one, others continue it.
 
     Args:
         image_token_id: the placeholder's id.
         banned_ids: ids that a policy cannot have sampled (placeholders and the like).
+        vocab_size: how many ids the model embeds; None does not check.
     Returns: rows in order; none for a trajectory without turns. ``logprobs`` is None unless every turn of the row
     has them.
     Raises DataError naming trajectory and turn where the tokens are missing or contradict the views: such a
@@ -39,6 +45,8 @@ def rows_of(
     for turn in trajectory.turns:
         where = f"trajectory {trajectory.id}, turn {turn.index}"
         token_ids, views = _checked(turn, where, family, image_token_id, banned_ids)
+        if vocab_size is not None and token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
+            raise DataError(f"{where}: has token ids outside 0 to {vocab_size - 1}; another tokenizer made them")
         if turn.fresh_context and row.token_ids:
             rows.append(_closed(trajectory.id, row, known))
             row, known = _Open(), True
@@ -75,7 +83,7 @@ def _checked(
     """Token ids and views of a turn. Raises DataError."""
     ids, marks = turn.token_ids, turn.provenance
     if ids is None:
-        raise DataError(f"{where}: has no token ids; the engine that sampled it reports none, so it cannot be trained on")
+        raise DataError(f"{where}: has no token ids: its engine reports none, so it cannot be trained on")
     if len(ids) != len(marks):
         raise DataError(f"{where}: {len(ids)} token ids but {len(marks)} provenance marks")
     if not set(marks) <= set("tois"):
@@ -84,8 +92,10 @@ def _checked(
         if mark == "s" and (token_id == image_token_id or token_id in banned_ids):
             raise DataError(f"{where}: token {position} was sampled but has id {token_id}, which cannot be sampled")
         if (token_id == image_token_id) != (mark == "i"):
-            raise DataError(f"{where}: token {position} (id {token_id}) is marked {mark!r}; image placeholders, and "
-                            "nothing else, are marked 'i'")
+            raise DataError(
+                f"{where}: token {position} (id {token_id}) is marked {mark!r}; image placeholders, and "
+                "nothing else, are marked 'i'"
+            )
     sampled = marks.count("s")
     if turn.logprobs is not None and len(turn.logprobs) != sampled:
         raise DataError(f"{where}: {len(turn.logprobs)} log-probs for {sampled} sampled tokens")

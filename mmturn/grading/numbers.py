@@ -39,7 +39,8 @@ def parse_number(text: str) -> Number | None:
     """
     if len(text) > _MAX_CHARS:
         return None
-    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2013", "-").strip(" \t\r\n*`$\"'.!")
+    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2013", "-")
+    text = text.strip(" \t\r\n*`$\"'").rstrip(".!*`$\"' ")
     if text.casefold() in _WORDS:
         return Number(float(_WORDS.index(text.casefold())))
     fraction = _FRACTION.fullmatch(text)

@@ -12,7 +12,8 @@ _LEAD_IN = re.compile(
     r"\s*(?:so,?\s+|therefore,?\s+|thus,?\s+)?(?:the\s+|my\s+)?(?:final\s+|correct\s+|best\s+)?answer\s*(?:is\s*:?|:)\s*",
     re.IGNORECASE,
 )
-_EDGES = " \t\r\n\f\v\u00a0\"'`*_$.,;:!?\u201c\u201d\u2018\u2019\u3002"
+_OPENING = " \"'`*_$\u201c\u201d\u2018\u2019"
+_CLOSING = _OPENING + ".,;:!?\u3002"
 _ARTICLES = ("a ", "an ", "the ")
 
 
@@ -89,7 +90,7 @@ def strip_lead_in(text: str) -> str:
 def plain(text: str) -> str:
     """Compatibility characters folded (full-width letters become plain ones), blanks run together, edges trimmed
     of blanks, quotes, Markdown marks and closing punctuation."""
-    return " ".join(unicodedata.normalize("NFKC", text).split()).strip(_EDGES)
+    return " ".join(unicodedata.normalize("NFKC", text).split()).lstrip(_OPENING).rstrip(_CLOSING)
 
 
 def normalise_text(text: str) -> str:
@@ -97,5 +98,5 @@ def normalise_text(text: str) -> str:
     text = plain(text).casefold()
     for article in _ARTICLES:
         if text.startswith(article) and len(text) > len(article):
-            return text[len(article) :].strip(_EDGES)
+            return text[len(article) :].lstrip(_OPENING)
     return text

@@ -53,7 +53,8 @@ def read_arguments(
             try:
                 view = tool.view_index(raw, len(views))
             except ToolError as exc:
-                raise ParseError(str(exc)) from None
+                # The message may quote what the policy wrote.
+                raise ParseError(f"{exc!s:.300}") from None
         arguments[name] = read_coordinates(f"{tool.name}: {name}", value, count, frame, views[view].size)
     return arguments, view
 

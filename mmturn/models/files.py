@@ -29,7 +29,7 @@ def model_folder(path: Path | str, *, download: bool = False) -> Path:
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise CheckpointError(f"{path}: there is no such folder, nor is it a name on the Hub (owner/name)")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, local_files_only=not download, allow_patterns=_FETCHED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -270,5 +271,7 @@ def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:
     if not any(re.fullmatch(pattern, name) for name, _ in model.named_modules()):
         raise ConfigError(f"lora.layers: the language model has no layer named {', '.join(lora.layers)}")
     settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=pattern)
-    adapted: nn.Module = get_peft_model(model, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by names that it has since changed
+        adapted: nn.Module = get_peft_model(model, settings)
     return adapted

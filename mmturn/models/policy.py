@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -44,6 +44,19 @@ class PolicyModule(nn.Module):
         self._banned: Tensor
         banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=loaded.device)
         self.register_buffer("_banned", banned, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PolicyModule:
+        """Casting or moving the module; its float32 buffers keep their precision, as in a model loaded in bfloat16.
+
+        DeepSpeed casts all that it is given, but rotary frequencies in bfloat16 would blur positions.
+        """
+        precise = {name: value for name, value in self.named_buffers() if value.dtype == torch.float32}
+        super()._apply(fn, recurse)
+        for name, cast in list(self.named_buffers()):
+            if name in precise and cast.dtype != torch.float32:
+                owner, _, leaf = name.rpartition(".")
+                self.get_submodule(owner).register_buffer(leaf, precise[name].to(cast.device), persistent=False)
+        return self
 
     @property
     def vision_frozen(self) -> bool:

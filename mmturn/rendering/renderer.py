@@ -52,7 +52,8 @@ class Renderer:
         self._plain.no_truncation()
         self._plain.no_padding()
         self._special = {
-            token.content: ident for ident, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items()
+            token.content: ident
+            for ident, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
         self.end_id = self._ident(family.end_token)
@@ -92,6 +93,10 @@ class Renderer:
             ids.pop()
         return self._plain.decode(ids, skip_special_tokens=False)
 
+    def decode_one(self, token_id: int) -> str:
+        """Text of one id, special ones by name."""
+        return self._plain.decode([token_id], skip_special_tokens=False)
+
     def is_canonical(self, token_ids: Sequence[int]) -> bool:
         """Whether encoding the completion's text would give its ids back."""
         ids = tuple(token_ids)
@@ -112,9 +117,7 @@ class Renderer:
         """What follows a completion and its end token: the next observation and the header of the next completion."""
         return self._encode([self._gap(), *self._user(observation), *self._header("assistant")])
 
-    def fresh(
-        self, system: str, turns: Sequence[Turn], observation: Observation
-    ) -> tuple[Delta, tuple[View, ...]]:
+    def fresh(self, system: str, turns: Sequence[Turn], observation: Observation) -> tuple[Delta, tuple[View, ...]]:
         """A context started anew: earlier turns without their thinking if the family strips it, then ``observation``.
 
         Completions come from the ids that were sampled, cut where the thinking ends. Their tokens count as observation

@@ -14,7 +14,6 @@ from mmturn.geometry import Box
 from mmturn.rewards.looks import Look, looks_of
 from mmturn.types import Trajectory
 
-
 _Value = Callable[[Box, Box], float]
 """What a look (first) is worth for a gold box (second)."""
 

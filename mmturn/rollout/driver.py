@@ -223,8 +223,9 @@ class Driver:
             return
         closing = self.renderer.closing(completion.finish)
         ids = completion.token_ids
-        if ids is None:
-            ids = self.renderer.encode_completion(completion.text)
+        if ids is None:  # the context goes on as if the policy had written its text itself
+            ended = (self.renderer.end_id,) if completion.finish == "stop" else ()
+            ids = (*self.renderer.encode_completion(completion.text), *ended)
         running.context += (*ids, *closing)
         running.sampled += len(ids)
         running.record(closing, error, facts)

@@ -67,7 +67,7 @@ _SPLIT = (
 _CORPUS = (
     "system\nYou are a helpful assistant.",
     "user\nWhat is the number next to the red circle? Where is the blue star, left or right of the green box?",
-    'assistant\n<think>It is small, so I look closer.</think><tool_call>{"name": "crop", "arguments": {"bbox_2d": [1, 2]}}',
+    'assistant\n<think>It is small. Look closer.</think><tool_call>{"name": "crop", "arguments": {"bbox_2d": [1, 2]}}',
     "<tool_response></tool_response><answer>yes</answer> tools: crop, zoom, rotate. Error: no such tool.",
 )
 
@@ -102,7 +102,7 @@ def chat_template(kind: str) -> str:
         path = folder / "chat_templates" / f"{kind}.jinja"
         if path.is_file():
             return path.read_text(encoding="utf-8")
-    raise ConfigError(f"no chat template {kind!r} in the trl package: install trl>=1.16 to build tiny models")
+    raise ConfigError(f"no chat template {kind!r} in the trl package: install trl>=1.10 to build tiny models")
 
 
 def tiny_tokenizer(kind: TinyKind) -> PreTrainedTokenizerFast:

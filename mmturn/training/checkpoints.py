@@ -28,7 +28,16 @@ FORMAT = "mmturn/checkpoint"
 VERSION = 1
 _SAVING, _REMOVING = ".saving-", ".removing-"
 
-FREE_KEYS = ("keep_checkpoints", "keep_best", "save_every", "eval_every", "eval_at_start", "log", "log_project", "progress")
+FREE_KEYS = (
+    "keep_checkpoints",
+    "keep_best",
+    "save_every",
+    "eval_every",
+    "eval_at_start",
+    "log",
+    "log_project",
+    "progress",
+)
 """Settings of training that a resumed run may change, since no update depends on them."""
 
 

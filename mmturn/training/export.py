@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ def save_policy(folder: Path, model: Any, weights: Mapping[str, Tensor], assets:
     """
     folder.mkdir(parents=True, exist_ok=True)
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    base.save_pretrained(folder, state_dict=dict(weights))
+    with _no_progress_bar():
+        base.save_pretrained(folder, state_dict=dict(weights))
     if assets is None:
         return
     for file in sorted(assets.iterdir()):
@@ -29,9 +32,20 @@ def save_policy(folder: Path, model: Any, weights: Mapping[str, Tensor], assets:
             shutil.copyfile(file, folder / file.name)
 
 
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def architecture_of(model: Any) -> dict[str, Any]:
     """What two checkpoints must share to be exchangeable: model type and number of weights, LoRA's included."""
-    import math
-
     sizes = [getattr(p, "ds_numel", None) or math.prod(p.shape) for p in model.parameters()]
     return {"model_type": str(model.config.model_type), "weights": int(sum(sizes))}

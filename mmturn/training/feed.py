@@ -34,7 +34,9 @@ class Feed:
 
     def batch(self, rows: Sequence[Row], advantages: Sequence[Sequence[float]] | None = None) -> Batch:
         """One batch of rows; ``advantages`` per token of each row."""
-        return collate(rows, advantages, self.family, self.store, image_token_id=self.image_token_id, pad_id=self.pad_id)
+        return collate(
+            rows, advantages, self.family, self.store, image_token_id=self.image_token_id, pad_id=self.pad_id
+        )
 
     def filler(self) -> MicroBatch:
         """A micro-batch in which nothing is sampled and nothing shown."""

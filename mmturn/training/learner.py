@@ -46,7 +46,7 @@ class Learner:
         totals = [self._global(denominators_of(part)) for part in parts]
         pieces = [self._signalled(self._pieces(part)) for part in parts]
         seen: dict[str, list[float]] = {"policy/lr": [lr]}
-        fresh = True
+        fresh, steps = True, 0
         for _ in range(self.config.epochs_per_batch):
             for part, total in zip(pieces, totals, strict=True):
                 if not total.tokens:
@@ -54,10 +54,14 @@ class Learner:
                 objective = PolicyObjective(self.config, total, fresh)
                 for key, value in self.updater.update(part, objective, filler=self.filler, lr=lr).items():
                     seen.setdefault(key if "/" in key else f"policy/{key}", []).append(value)
-                fresh = False
+                fresh, steps = False, steps + 1
         computed = sum(len(s.row.token_ids) for s in samples if self._computed(s))
         cost = self.updater.processes.sums({"cost/trained_tokens": computed, "cost/rows": len(samples)})
-        return {**{key: sum(values) / len(values) for key, values in seen.items()}, **cost}
+        return {
+            **{key: sum(values) / len(values) for key, values in seen.items()},
+            "policy/steps": float(steps),
+            **cost,
+        }
 
     def _computed(self, sample: Sample) -> bool:
         return sample.has_signal or not self.config.skip_zero_advantage or self.config.kl_coef > 0

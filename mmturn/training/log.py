@@ -24,6 +24,10 @@ METRICS = LineFormat(name="mmturn/metrics", version=1)
 FILE_NAME = "metrics.jsonl"
 
 
+STAGES = ("rollout", "reward", "pack", "update", "store", "eval", "save")
+"""Order of the stages in the terminal's line; ``save`` is that of the checkpoint before."""
+
+
 class Board(Protocol):
     """A service or file that shows curves."""
 
@@ -110,7 +114,8 @@ def readable_line(update: int, total: int, metrics: Mapping[str, float], line: S
     """``update 3/100  reward 0.512  turns 2.0 ...`` with what there is of ``line``, then the seconds by stage."""
     parts = [f"[bold]update {update}/{total}[/bold]"]
     parts += [f"{name} {_number(metrics[key])}" for key, name in line if key in metrics]
-    seconds = {k.removeprefix("seconds/"): v for k, v in metrics.items() if k.startswith("seconds/")}
+    known = {key.removeprefix("seconds/"): value for key, value in metrics.items() if key.startswith("seconds/")}
+    seconds = {name: known[name] for name in (*STAGES, *sorted(known)) if known.get(name, 0.0) >= 0.05}
     if seconds:
         parts.append("s: " + " ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
     return "  ".join(parts)

@@ -66,4 +66,3 @@ def minibatches(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
     for sample in samples:
         place.setdefault(sample.row.trajectory_id, len(place))
     return [[s for s in samples if place[s.row.trajectory_id] % count == part] for part in range(count)]
-

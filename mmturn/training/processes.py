@@ -65,15 +65,19 @@ class Processes:
 def start_processes(device: str | torch.device | None = None) -> Processes:
     """Join the run's process group, once per process; without a launcher it is a group of one that needs no port.
 
-    ``device``: ``cpu``, ``cuda`` or None for what there is. Raises ConfigError when DeepSpeed was already set up for
-    another kind of device in this process.
+    ``device``: ``cpu``, ``cuda`` or None for what there is. Raises ConfigError for a device that is not there.
     """
     kind = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("training on cuda was asked for, but torch sees no GPU here; use cpu")
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # deepspeed.initialize insists on it
     _import_deepspeed(kind)
-    chosen = torch.device(kind, local_rank if world_size > 1 else torch.cuda.current_device()) if kind == "cuda" \
+    chosen = (
+        torch.device(kind, local_rank if world_size > 1 else torch.cuda.current_device())
+        if kind == "cuda"
         else torch.device("cpu")
+    )
     if kind == "cuda":
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
@@ -103,12 +107,13 @@ def _import_deepspeed(kind: str) -> None:
         warnings.simplefilter("ignore")
         import deepspeed
         import deepspeed.ops
-        from deepspeed.accelerator import get_accelerator
+        from deepspeed.accelerator import get_accelerator, set_accelerator
+        from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+        from deepspeed.accelerator.cuda_accelerator import CUDA_Accelerator
         from deepspeed.ops.op_builder.all_ops import ALL_OPS
-    found = get_accelerator().device_name()
-    if found.split(":")[0] != kind:
-        raise ConfigError(f"this process has DeepSpeed set up for {found} already: training on {kind} needs its own")
+    if get_accelerator().device_name().split(":")[0] != kind:  # imported before, by transformers or accelerate
+        set_accelerator(CPU_Accelerator() if kind == "cpu" else CUDA_Accelerator())
     # Its shared-memory collectives for CPU would be compiled at this point; gloo does the same work.
-    setattr(deepspeed.ops, "__compatible_ops__", dict.fromkeys(ALL_OPS, False))
+    deepspeed.ops.__compatible_ops__ = dict.fromkeys(ALL_OPS, False)
     for name in ("DeepSpeed", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -10,7 +10,7 @@ from mmturn.credit.assign import Credit
 from mmturn.interfaces import Rubric, TaskSource
 from mmturn.media import ImageStore
 from mmturn.rollout.groups import Episode, episodes
-from mmturn.store.trajectories import TrajectoryWriter
+from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter
 from mmturn.training.feed import Feed
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
@@ -63,7 +63,7 @@ def train(parts: RlParts) -> Path:
     """
     setup, config = parts.setup, parts.config
     learner = Learner(setup.updater, setup.training, config, parts.feed, parts.reference)
-    with rollout_writer(parts) as kept, Run("rl", setup, parts.source, LINE, files={ROLLOUTS_NAME: kept}) as run:
+    with RolloutFile(parts) as kept, Run("rl", setup, parts.source, LINE, files={ROLLOUTS_NAME: kept}) as run:
         for update in run.updates():
             parts.publish(update - 1)
             tasks = run.processes.share(parts.source.next(config.groups_per_update))
@@ -82,8 +82,7 @@ def train(parts: RlParts) -> Path:
                 metrics = learner.learn(samples, update)
             if config.keep_rollouts_every and update % config.keep_rollouts_every == 0:
                 with run.clock("store"):
-                    for trajectory in (t for group in groups for t in group):
-                        kept.write(replace(trajectory, meta={**trajectory.meta, "update": update}))
+                    kept.write(update, groups)
             parts.publish(update)
             metrics = run.finish(update, {**means.over(run.processes), **metrics})
             if parts.on_update is not None:
@@ -93,9 +92,7 @@ def train(parts: RlParts) -> Path:
     return latest
 
 
-def graded(
-    trajectories: Iterable[Trajectory], rubric: Rubric, credit: Credit
-) -> tuple[tuple[Trajectory, ...], ...]:
+def graded(trajectories: Iterable[Trajectory], rubric: Rubric, credit: Credit) -> tuple[tuple[Trajectory, ...], ...]:
     """Trajectories with rewards and advantages, by group, in an order that depends on their names alone.
 
     A failed trajectory gets no reward: there is nothing to grade.
@@ -116,8 +113,38 @@ def in_loss(group: Sequence[Trajectory], credit: Credit) -> list[Trajectory]:
     return [trajectory for trajectory, keep in zip(group, chosen, strict=True) if keep]
 
 
-def rollout_writer(parts: RlParts) -> TrajectoryWriter:
-    """Where this process keeps its rollouts, with their images."""
-    processes = parts.setup.updater.processes
-    name = ROLLOUTS_NAME if processes.is_main else f"{ROLLOUTS_NAME}.{processes.rank}"
-    return TrajectoryWriter(parts.setup.folder / name, parts.images)
+class RolloutFile:
+    """Where a process keeps its rollouts, with their images; each trajectory's meta says of which update it is."""
+
+    def __init__(self, parts: RlParts) -> None:
+        processes = parts.setup.updater.processes
+        name = ROLLOUTS_NAME if processes.is_main else f"{ROLLOUTS_NAME}.{processes.rank}"
+        self.folder, self._images = parts.setup.folder / name, parts.images
+        self._writer: TrajectoryWriter | None = None
+
+    @property
+    def position(self) -> int:
+        """Bytes so far."""
+        assert self._writer is not None, "the file is started first"
+        return self._writer.position
+
+    def start(self, position: int | None) -> None:
+        """Open it and forget what came after ``position``; None begins it anew."""
+        if position is None:
+            (self.folder / FILE_NAME).unlink(missing_ok=True)
+        self._writer = TrajectoryWriter(self.folder, self._images)
+        if position is not None:
+            self._writer.rewind(position)
+
+    def write(self, update: int, groups: Sequence[Sequence[Trajectory]]) -> None:
+        """Append the trajectories of an update."""
+        assert self._writer is not None, "the file is started first"
+        for trajectory in (t for group in groups for t in group):
+            self._writer.write(replace(trajectory, meta={**trajectory.meta, "update": update}))
+
+    def __enter__(self) -> RolloutFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()

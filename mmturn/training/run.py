@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 
@@ -42,15 +42,15 @@ class Position(Protocol):
 
 
 class Appended(Protocol):
-    """A file that grows, and can forget its end."""
+    """A file that grows with the run, and whose end a resumed run writes anew."""
 
     @property
     def position(self) -> int:
         """Bytes so far."""
         ...
 
-    def rewind(self, position: int) -> None:
-        """Forget what came after."""
+    def start(self, position: int | None) -> None:
+        """Open it and forget what came after ``position``; None begins it anew."""
         ...
 
 
@@ -125,7 +125,7 @@ class Run:
             self._restore(latest)
         else:
             for file in self.files.values():
-                file.rewind(0)
+                file.start(None)
         self.log = (
             RunLog(setup.folder, training, line, position=self._logged, done=self.done, total=self.total,
                    resolved=setup.resolved, console=setup.console)
@@ -226,7 +226,7 @@ class Run:
         restore_random_states(found.rng[self.processes.rank])
         positions = found.positions[self.processes.rank]
         for name, file in self.files.items():
-            file.rewind(positions.get(name, 0))
+            file.start(positions.get(name))
         self.done, self._logged = found.update, positions.get(FILE_NAME, 0)
         if self.processes.is_main:
             self.checkpoints.remove_after(found.update)

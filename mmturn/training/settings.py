@@ -85,15 +85,21 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _require(self.updates >= 1, f"training.updates must be at least 1, got {self.updates}")
         _require(self.lr >= 0, f"training.lr must be 0 or more, got {self.lr}")
-        _require(self.micro_batch_rows >= 1, f"training.micro_batch_rows must be at least 1, got {self.micro_batch_rows}")
-        _require(self.keep_checkpoints >= 1, f"training.keep_checkpoints must be at least 1, got {self.keep_checkpoints}")
+        _require(
+            self.micro_batch_rows >= 1, f"training.micro_batch_rows must be at least 1, got {self.micro_batch_rows}"
+        )
+        _require(
+            self.keep_checkpoints >= 1, f"training.keep_checkpoints must be at least 1, got {self.keep_checkpoints}"
+        )
         _require(0 <= self.min_lr_ratio <= 1, f"training.min_lr_ratio must be from 0 to 1, got {self.min_lr_ratio}")
         for name in ("micro_batch_tokens", "warmup", "save_every", "eval_every", "max_grad_norm", "weight_decay"):
             value = getattr(self, name)
             _require(value >= 0, f"training.{name} must be 0 or more, got {value}")
         best = self.keep_best
-        _require(not best.k or self.eval_every > 0 or self.eval_at_start,
-                 "training.keep_best.k needs evaluations: set training.eval_every")
+        _require(
+            not best.k or self.eval_every > 0 or self.eval_at_start,
+            "training.keep_best.k needs evaluations: set training.eval_every",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +148,14 @@ class RlConfig:
             _require(value >= 0, f"rl.{name} must be 0 or more, got {value}")
         _require(self.clip_low < 1, f"rl.clip_low must be below 1, got {self.clip_low}")
         _require(self.dual_clip == 0 or self.dual_clip > 1, f"rl.dual_clip must be above 1, or 0, got {self.dual_clip}")
-        _require(self.old_logprobs != "detached" or self.epochs_per_batch * self.minibatches == 1,
-                 "rl.old_logprobs 'detached' is exact for one epoch of one minibatch only: use 'sampler' or 'recompute'")
-        _require(not self.importance_cap or self.old_logprobs == "recompute",
-                 "rl.importance_cap compares the trainer's old log-probs with the sampler's: "
-                 "set rl.old_logprobs: recompute")
+        _require(
+            self.old_logprobs != "detached" or self.epochs_per_batch * self.minibatches == 1,
+            "rl.old_logprobs 'detached' is exact for one epoch of one minibatch only: use 'sampler' or 'recompute'",
+        )
+        _require(
+            not self.importance_cap or self.old_logprobs == "recompute",
+            "rl.importance_cap compares the trainer's old log-probs with the sampler's: set rl.old_logprobs: recompute",
+        )
 
 
 @dataclass(frozen=True, slots=True)

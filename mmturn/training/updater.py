@@ -89,8 +89,11 @@ class Updater:
             self._scored.collect(means, value)
         norm = self._step(lr)
         self._scored.eval()
-        return {"loss": self.processes.sums({"loss": means.totals.pop("loss")})["loss"], "grad_norm": norm,
-                **means.over(self.processes)}
+        return {
+            "loss": self.processes.sums({"loss": means.totals.pop("loss")})["loss"],
+            "grad_norm": norm,
+            **means.over(self.processes),
+        }
 
     def _step(self, lr: float) -> float:
         """Clip, step, clear the gradients; the gradient norm before clipping."""
@@ -134,8 +137,10 @@ class Updater:
                 path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
         except (RuntimeError, KeyError, AssertionError, ValueError, OSError) as error:
             reason = str(error).strip().splitlines()
-            raise CheckpointError(f"{folder}: DeepSpeed cannot read its state back into this policy: "
-                                  f"{reason[0] if reason else type(error).__name__}") from error
+            raise CheckpointError(
+                f"{folder}: DeepSpeed cannot read its state back into this policy: "
+                f"{reason[0] if reason else type(error).__name__}"
+            ) from error
         if path is None:
             raise CheckpointError(f"{folder}: holds no DeepSpeed state; the checkpoint is incomplete")
 
@@ -207,8 +212,11 @@ def deepspeed_config(config: TrainingConfig, trainable: int, half: bool, process
     bucket = max(1, min(trainable, 200_000_000))  # ZeRO allocates a buffer of this many elements
     zero: dict[str, Any] = {"stage": stage}
     if stage:
-        zero |= {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket,
-                 "overlap_comm": processes.device.type == "cuda"}
+        zero |= {
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "overlap_comm": processes.device.type == "cuda",
+        }
     if stage == 3:
         zero |= {"stage3_prefetch_bucket_size": min(bucket, 50_000_000), "stage3_max_live_parameters": 1_000_000_000}
     settings: dict[str, Any] = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from mmturn.errors import DataError
 from mmturn.geometry import Box
@@ -54,8 +54,10 @@ def pair_up(
     limit: int | None = None,
     labels: tuple[str, str] = ("before", "after"),
 ) -> list[Trajectory]:
-    """First trajectories of the tasks that both hold, tagged, pair by pair: wrong then right, both right, both wrong,
-    right then wrong, in that order of turns (so that a limited list shows all kinds)."""
+    """The first trajectory of each task on either side, tagged, pair by pair, at most ``limit`` pairs.
+
+    Tasks that became right come most often, but those that stayed and those that became wrong are mixed in.
+    """
     old: dict[str, Trajectory] = {}
     for trajectory in before:
         old.setdefault(trajectory.task.id, trajectory)
@@ -74,7 +76,8 @@ def pair_up(
         for key, share in (((False, True), 3), ((True, True), 1), ((False, False), 1), ((True, False), 1)):
             names += kinds[key][:share]
             del kinds[key][:share]
-    return [labelled(side[name], label) for name in names[:limit] for side, label in ((old, labels[0]), (new, labels[1]))]
+    sides = ((old, labels[0]), (new, labels[1]))
+    return [labelled(side[name], label) for name in names[:limit] for side, label in sides]
 
 
 def page_content(sections: Sequence[Section], pictures: Pictures, decode: Decode | None = None) -> Data:
@@ -155,7 +158,9 @@ def _turn(turn: Turn, trajectory: Trajectory, k: int, decode: Decode | None) -> 
         "seat": turn.seat,
         "reward": rewards[k] if k < len(rewards) else None,
         "advantage": advantages[k] if k < len(advantages) else None,
-        "actions": [{"kind": a.kind, "name": a.name, "arguments": dict(a.arguments), "view": a.view} for a in turn.actions],
+        "actions": [
+            {"kind": a.kind, "name": a.name, "arguments": dict(a.arguments), "view": a.view} for a in turn.actions
+        ],
         "tokens": None if turn.token_ids is None else _tokens(turn, trajectory.id, decode),
     }
 
@@ -219,8 +224,15 @@ def _marks(trajectory: Trajectory, views: Sequence[View]) -> list[list[Data]]:
         crop = turn.facts.get("crop")
         at = next((a.view for a in turn.actions if a.view is not None), 0)
         if _numbers(crop) and len(crop) == 4 and 0 <= at < len(views) and views[at].source == views[0].source:
-            marks[at] += _box_mark("done", Box(*map(float, crop)), views[at], f"turn {k + 1}: shown")
+            done = _box_mark("done", Box(*map(float, crop)), views[at], f"turn {k + 1}: shown")
+            # Drawn where the tool showed something else than was asked for: padded, shifted, cut off.
+            marks[at] += [mark for mark in done if not any(_same(mark, other) for other in marks[at])]
     return marks
+
+
+def _same(mark: Data, other: Data, tolerance_px: float = 1.0) -> bool:
+    pairs = zip(mark["at"], other["at"], strict=False)
+    return other["kind"] == "asked" and len(other["at"]) == 4 and all(abs(a - b) <= tolerance_px for a, b in pairs)
 
 
 def _box_mark(kind: str, box: Box, view: View, label: str) -> list[Data]:
@@ -234,7 +246,8 @@ def _box_mark(kind: str, box: Box, view: View, label: str) -> list[Data]:
     return [{"kind": kind, "label": label, "at": [round(x, 2) for x in seen.as_tuple()]}]
 
 
-def _numbers(value: Any) -> bool:
+def _numbers(value: Any) -> TypeGuard[list[float]]:
+    """Whether a value is a list of finite numbers."""
     return isinstance(value, (list, tuple)) and all(
         isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x) for x in value
     )

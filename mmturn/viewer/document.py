@@ -45,7 +45,10 @@ def inert_json(value: Any) -> str:
 def document(title: str, data: Any, pictures: Sequence[Picture], *, refresh_s: int | None = None) -> str:
     """The page. ``refresh_s``: reload every so many seconds (while a run is under way)."""
     script, digest = _script()
-    policy = f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {digest}; base-uri 'none'; form-action 'none'"
+    policy = (
+        "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
+        f"script-src {digest}; base-uri 'none'; form-action 'none'"
+    )
     refresh = f'<meta http-equiv="refresh" content="{int(refresh_s)}">\n' if refresh_s else ""
     images = "\n".join(
         f'<script type="{picture.mime}" id="picture-{i}">{picture.data}</script>' for i, picture in enumerate(pictures)

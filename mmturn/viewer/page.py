@@ -14,7 +14,6 @@ from mmturn.viewer.document import document, write_document
 from mmturn.viewer.pictures import Pictures
 
 
-
 def write_page(
     path: Path,
     trajectories: Sequence[Trajectory] = (),

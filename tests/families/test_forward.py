@@ -13,8 +13,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
 from mmturn.errors import DataError
 from mmturn.families.forward import patches, patchify, positions
-from mmturn.registry import FAMILIES
 from mmturn.geometry import Size
+from mmturn.registry import FAMILIES
 
 IMAGE, MERGE = 7, 2
 SPECS = {name: FAMILIES.resolve(name) for name in ("qwen2_5_vl", "qwen3_vl", "nano")}
@@ -122,4 +122,3 @@ def test_positions_refuse_placeholders_that_do_not_fit() -> None:
         positions([IMAGE], IMAGE, [], MERGE)
     empty, end = positions([], IMAGE, [], MERGE, start=5)
     assert empty.shape == (3, 0) and end == 5
-

@@ -88,7 +88,8 @@ def test_alpha_is_laid_on_white() -> None:
 
 
 def test_cmyk_and_other_colour_spaces() -> None:
-    assert pixel(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)) == (254, 0, 0)
+    red = pixel(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100))
+    assert red == pytest.approx((255, 0, 0), abs=2)
     assert pixel(encoded(Image.new("CMYK", (4, 4), (0, 0, 0, 255)), "TIFF")) == (0, 0, 0)
     assert pixel(encoded(Image.new("YCbCr", (4, 4), (255, 128, 128)), "TIFF")) == (255, 255, 255)
     assert pixel(encoded(Image.new("1", (4, 4), 1))) == (255, 255, 255)

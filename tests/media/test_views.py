@@ -211,6 +211,16 @@ def test_pixels_are_one_antialiased_resize_of_the_region() -> None:
     assert store.pixels(view).std() < 30
 
 
+def test_turned_views_are_antialiased_too() -> None:
+    rng = np.random.default_rng(4)
+    store = ImageStore()
+    ref = store.put_image(Image.fromarray(rng.integers(0, 256, (400, 400, 3), dtype=np.uint8)))
+    turned = rotate(fit(ref, rule, PixelBudget(256, 25 * 256)), 45, rule, PixelBudget(256, 25 * 256))
+    middle_part = store.pixels(turned)[24:-24, 24:-24]
+    assert turned.size == Size(80, 80)
+    assert middle_part.std() < 30
+
+
 def test_half_pixel_regions_shift_the_content() -> None:
     """On a ramp of 2 grey levels a pixel, moving the region by half a pixel changes the shown value by 1."""
     ramp = np.repeat(np.arange(0, 200, 2, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)

@@ -151,3 +151,16 @@ def test_bfloat16_runs(loaded: LoadedModel, renderer: Renderer, rows: list[Row])
     with torch.no_grad():
         full = PolicyModule(loaded, 1.0, renderer.banned_ids)(batch_of(loaded, rows))
     assert (scores.logprobs - full.logprobs).abs().max() < 0.5
+
+
+def test_casting_the_weights_leaves_rotary_frequencies_precise(loaded: LoadedModel, rows: list[Row]) -> None:
+    policy = PolicyModule(load_model(loaded.folder), 1.0, (1,)).bfloat16()
+    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
+    frequencies = {name: b for name, b in policy.named_buffers() if "inv_freq" in name}
+    assert frequencies and all(b.dtype == torch.float32 for b in frequencies.values())
+    expected = dict(PolicyModule(load_model(loaded.folder), 1.0, ()).named_buffers())
+    assert all(torch.equal(b, expected[name]) for name, b in frequencies.items())
+    half = PolicyModule(load_model(loaded.folder, dtype="bfloat16"), 1.0, (1,))
+    with torch.no_grad():
+        batch = batch_of(loaded, rows)
+        torch.testing.assert_close(policy(batch).logprobs, half(batch).logprobs)

@@ -66,8 +66,8 @@ class Sequence:
     """Tokens with their 3-axis positions, what is trained, and where features and anchors go.
 
     `kind[i]` is 0 or how token i is trained; `target[i]` is a pixel for coordinates, else the token itself.
-    `features` lists (bank, offset, count) in order of appearance. `pointers` lists (position, picture cell):
-    a token at which the policy should look at that cell of the overview.
+    `features` lists (bank, offset, count) in order of appearance. `pointers` lists (position, picture cell,
+    whether a coordinate comes next): a token at which the policy should look at that cell of the overview.
     """
 
     encoder: Encoder
@@ -76,7 +76,7 @@ class Sequence:
     target: list[float] = field(default_factory=list)
     places: list[tuple[int, int, int]] = field(default_factory=list)
     features: list[tuple[str, int, int]] = field(default_factory=list)
-    pointers: list[tuple[int, int]] = field(default_factory=list)
+    pointers: list[tuple[int, int, bool]] = field(default_factory=list)
     overview_start: int = 0
     cursor: int = 0
 
@@ -109,7 +109,7 @@ class Sequence:
         """Ask that the last word of `name` inside the piece at `start` look at `cell`."""
         place = self.encoder.find(ids, self.encoder.encode(name))
         if place is not None:
-            self.pointers.append((start + place, cell))
+            self.pointers.append((start + place, cell, False))
 
     def prompt(self, row: dict, overview: int, cells: dict[str, int] | None = None) -> None:
         """System and question; `cells` maps each target's name to its cell."""
@@ -127,7 +127,7 @@ class Sequence:
         places = [start + i for i, token in enumerate(ids) if token in self.encoder.numbers][-4:]
         for place, value in zip(places, box if aim is None else aim):
             self.kind[place], self.target[place] = COORDINATE, float(value)
-            self.pointers.append((place - 1, cell))
+            self.pointers.append((place - 1, cell, True))
 
     def crop(self, offset: int, rows: int, columns: int) -> None:
         """The observation: a crop's features."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import pickle
+from dataclasses import replace
 from multiprocessing import Pool
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mmturn.tasks.visual_search.scene import Marked, Scene, sample_scene
+from mmturn.tasks.visual_search.words import COLOURS, DETAILS, SHAPES
 from train.nano.model import CELL, CROP_PIXELS, OVERVIEW
 
 LARGEST_SCENE_PX = 2048
@@ -107,9 +109,28 @@ def _views(scene: Scene, image: Image.Image, rng: np.random.Generator, crops: in
     return shown
 
 
-def sample_views(job: tuple[int, str, int]) -> dict:
+def broad_box(plate, rng: np.random.Generator, sides=(10.0, 44.0), offset: float = 0.42):
+    """A careless box near `plate`: log-uniform side in px, centre off by up to `offset` of the side."""
+    side = float(np.exp(rng.uniform(*np.log(sides))))
+    wide, tall = side * np.exp(rng.uniform(-0.12, 0.12)), side * np.exp(rng.uniform(-0.12, 0.12))
+    cx, cy = (plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2
+    cx, cy = cx + rng.uniform(-offset, offset) * wide, cy + rng.uniform(-offset, offset) * tall
+    return fit_box(cx - wide / 2, cy - tall / 2, cx + wide / 2, cy + tall / 2)
+
+
+def _broad_views(scene: Scene, image: Image.Image, rng: np.random.Generator, crops: int) -> list[list[tuple]]:
+    shown = []
+    for marked in scene.objects:
+        plate = plate_in_overview(marked, image.width)
+        boxes = [broad_box(plate, rng) for _ in range(crops)]
+        none = np.zeros(4, np.float32)
+        shown.append([(np.asarray(crop_view(image, box)), none, box) for box in boxes])
+    return shown
+
+
+def sample_views(job: tuple[int, str, int, bool]) -> dict:
     """One scene with its overview (uint8 [128, 128, 3]) and `crops` jittered views of each object."""
-    seed, split, crops = job
+    seed, split, crops, broad = job
     scene = sample_scene(seed, split)
     rng = np.random.default_rng([7, seed])
     image = picture(scene, through_jpeg=bool(rng.random() < 0.5))
@@ -118,13 +139,41 @@ def sample_views(job: tuple[int, str, int]) -> dict:
         "scene": scene,
         "overview": np.asarray(overview(image)),
         "plates": np.array(plates, np.float32),
-        "views": _views(scene, image, rng, crops),
+        "views": (_broad_views if broad else _views)(scene, image, rng, crops),
     }
 
 
-def collect(seeds: range, split: str, crops: int, workers: int = 2) -> list[dict]:
+def sample_crowd(job: tuple[int, str]) -> dict:
+    """One overview with 8 to 13 objects, so that each picture teaches more; the scene is in no split."""
+    seed, split = job
+    rng = np.random.default_rng([8, seed])
+    base = sample_scene(seed, split)
+    names = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    places: list[tuple[float, float]] = []
+    for x, y in rng.uniform(0.085, 0.915, (400, 2)):
+        if len(places) < 13 and all((x - a) ** 2 + (y - b) ** 2 > 0.17**2 for a, b in places):
+            places.append((float(x), float(min(max(y, 0.095), 0.91))))
+    objects = []
+    for place, pick in zip(places, rng.permutation(len(names))):
+        kind = str(rng.choice(list(DETAILS)))
+        detail = DETAILS[kind][int(rng.integers(len(DETAILS[kind])))]
+        colour, shape = names[pick]
+        objects.append(Marked(shape, colour, kind, detail, place, base.objects[0].side, base.objects[0].plate))
+    scene = replace(base, objects=tuple(objects))
+    image = scene.image(int(rng.choice([512, 640, 768])))
+    plates = [plate_in_overview(marked, image.width) for marked in objects]
+    return {"scene": scene, "overview": np.asarray(overview(image)), "plates": np.array(plates, np.float32)}
+
+
+def collect_crowds(seeds: range, split: str, workers: int = 2) -> list[dict]:
+    """`sample_crowd` of each seed, in order."""
+    with Pool(workers) as pool:
+        return list(pool.imap(sample_crowd, [(seed, split) for seed in seeds], chunksize=32))
+
+
+def collect(seeds: range, split: str, crops: int, broad: bool = False, workers: int = 2) -> list[dict]:
     """`sample_views` of each seed, in order."""
-    jobs = [(seed, split, crops) for seed in seeds]
+    jobs = [(seed, split, crops, broad) for seed in seeds]
     with Pool(workers) as pool:
         return list(pool.imap(sample_views, jobs, chunksize=32))
 
@@ -136,9 +185,11 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=6000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--split", default="train")
-    parser.add_argument("--crops", type=int, default=6)
+    parser.add_argument("--crops", type=int, default=6, help="views per object; 0 for crowded overviews alone")
+    parser.add_argument("--broad", action="store_true", help="careless boxes, for a cold start")
     args = parser.parse_args()
-    stack = collect(range(args.first, args.first + args.scenes), args.split, args.crops)
+    seeds = range(args.first, args.first + args.scenes)
+    stack = collect(seeds, args.split, args.crops, args.broad) if args.crops else collect_crowds(seeds, args.split)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_bytes(pickle.dumps(stack, protocol=5))
 

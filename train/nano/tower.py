@@ -155,14 +155,23 @@ def measure(model, heads, overviews: Overviews, crops: Crops, ids) -> dict[str, 
     return {**out, "reading": hits / total, "reading_small": torch.cat(small).mean().item()}
 
 
-def train(model, processor, stack, val_stack, args) -> dict[str, float]:
+def mixed(plain: Overviews, crowds: Overviews, size: int, generator: torch.Generator):
+    """A batch of overviews, two thirds of them crowded."""
+    few = size // 3
+    first, rows = plain.batch(torch.randint(len(plain.pictures), (few,), generator=generator))
+    second, more = crowds.batch(torch.randint(len(crowds.pictures), (size - few,), generator=generator))
+    more[:, 0] += few
+    return torch.cat([first, second]), torch.cat([rows, more])
+
+
+def train(model, processor, stack, crowd_stack, val_stack, args) -> dict[str, float]:
     """Train the tower and the words' embeddings in place; returns the last held-out measures."""
     tokenizer, visual = processor.tokenizer, model.model.visual
     ids = {"colours": word_ids(tokenizer, COLOURS), "shapes": word_ids(tokenizer, SHAPES), "details": word_ids(tokenizer, CLASSES)}
     width = visual.config.out_hidden_size
     heads = nn.ModuleDict({"top": Heads(width), "deep": Heads(width)})
     table = model.get_input_embeddings().weight
-    overviews, crops = Overviews(stack), Crops(stack)
+    overviews, crowds, crops = Overviews(stack), Overviews(crowd_stack), Crops(stack)
     val = Overviews(val_stack), Crops(val_stack)
     print({shape: len(group[1]) for shape, group in crops.groups.items()}, len(overviews.rows), flush=True)
     groups = [
@@ -177,15 +186,12 @@ def train(model, processor, stack, val_stack, args) -> dict[str, float]:
     generator = torch.Generator().manual_seed(args.seed)
     began, measures = time.time(), {}
     for step in range(args.steps):
-        # overviews are learned first and then kept up at a lower rate: reading is what takes long
-        want = step < args.steps // 5 or step % 3 == 0
         losses: dict[str, torch.Tensor] = {}
-        if want:
-            pictures, rows = overviews.batch(torch.randint(len(overviews.pictures), (args.batch // 4,), generator=generator))
-            tokens = dict(zip(("top", "deep"), encode_fast(visual, pictures)))
-            for name, weight in (("top", 1.0), ("deep", 0.3)):
-                part = overview_losses(tokens[name], rows, heads[name], table[ids["colours"]], table[ids["shapes"]])
-                losses |= {f"{name}/{key}": value * weight for key, value in part.items()}
+        pictures, rows = mixed(overviews, crowds, args.batch // 4, generator)
+        tokens = dict(zip(("top", "deep"), encode_fast(visual, pictures)))
+        for name, weight in (("top", 1.0), ("deep", 0.3)):
+            part = overview_losses(tokens[name], rows, heads[name], table[ids["colours"]], table[ids["shapes"]])
+            losses |= {f"{name}/{key}": value * weight for key, value in part.items()}
         pictures, labels, inside = crops.batch(args.batch, generator)
         tokens = dict(zip(("top", "deep"), encode_fast(visual, pictures)))
         for name, weight in (("top", 1.0), ("deep", 0.2)):
@@ -202,6 +208,7 @@ def train(model, processor, stack, val_stack, args) -> dict[str, float]:
             measures = measure(model, heads["top"], *val, ids)
             text = " ".join(f"{key} {value:.3f}" for key, value in measures.items())
             print(f"step {step + 1} {time.time() - began:.0f}s {text} | " + " ".join(f"{k} {v.item():.2f}" for k, v in losses.items()), flush=True)
+            save_checkpoint(model, processor, args.out, {"stage": "tower", "step": step + 1, **measures})
         if args.minutes and time.time() - began > 60 * args.minutes:
             break
     return measures
@@ -213,10 +220,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="folder to go on from; fresh weights without it")
     parser.add_argument("--views", type=Path, required=True)
+    parser.add_argument("--crowds", type=Path, required=True)
     parser.add_argument("--val", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1300)
     parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", type=int, default=100)
@@ -224,7 +232,7 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
     model, processor = load(args.start) if args.start else create(args.out, args.seed)
-    stacks = [pickle.loads(path.read_bytes()) for path in (args.views, args.val)]
+    stacks = [pickle.loads(path.read_bytes()) for path in (args.views, args.crowds, args.val)]
     measures = train(model, processor, *stacks, args)
     save_checkpoint(model, processor, args.out, {"stage": "tower", **measures})
 

@@ -1,0 +1,34 @@
+"""The command line. Each command imports what it needs when it runs, so that ``mmturn --help`` is quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from mmturn.errors import MmturnError
+
+app = typer.Typer(
+    name="mmturn",
+    help="Train, run and evaluate vision-language policies that look again.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+
+for _module in ("start", "training", "looking", "project"):
+    import_module(f"mmturn.cli.{_module}").add_to(app)
+
+
+def main() -> None:
+    """Entry point. An error that mmturn raises on purpose is one line on stderr and exit status 2."""
+    try:
+        app()
+    except MmturnError as error:
+        print(f"mmturn: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("mmturn: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,90 @@
+"""ask and view."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmturn.cli.options import ModelOption, OutOption, SetOption, ToolOption, console, open_recipe
+from mmturn.errors import ConfigError
+
+
+def ask(
+    photo: Annotated[Path, typer.Argument(help="An image file.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    model: ModelOption = None,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="Recipe whose tools and limits to use.")] = "ask",
+    tool: ToolOption = None,
+    set_: SetOption = None,
+    out: OutOption = None,
+) -> None:
+    """Ask about a photo; the answer, and a page that shows where the policy looked."""
+    if not photo.is_file():
+        raise ConfigError(f"{photo}: there is no such file")
+    if model is None:
+        _say_which_models()
+        raise typer.Exit(1)
+    settings = open_recipe("nano_ask" if _is_nano(model) else recipe, set_, model=model, tools=tool)
+    from mmturn.jobs.ask import ask as ask_policy
+
+    folder = out or Path("runs") / "ask" / photo.stem
+    trajectory, page = ask_policy(settings, photo, question, folder, allow_code=True)
+    for turn in trajectory.turns:
+        for action in turn.actions:
+            if action.kind == "tool":
+                console().print(f"turn {turn.index + 1}: {action.name} {dict(action.arguments)}", highlight=False)
+    answer = trajectory.answer if trajectory.answer is not None else f"no answer ({trajectory.stop.value})"
+    console().print(f"[bold]{answer}[/]\n{page}", highlight=False)
+
+
+def _is_nano(model: str) -> bool:
+    """Whether this is the shipped small policy, or one that was trained from it."""
+    from mmturn.errors import MmturnError
+    from mmturn.families import family_of
+    from mmturn.models.files import model_folder
+
+    try:
+        return family_of(model_folder(model)).name == "nano"
+    except MmturnError:
+        return False
+
+
+def _say_which_models() -> None:
+    """The nano does not know the world's photos: name models that do and fit this machine."""
+    from mmturn.jobs.ask import machine_memory_gb, suitable_models
+
+    memory = machine_memory_gb()
+    console().print(
+        "The policy that ships with mmturn knows its generated scenes only and would guess about your photo. "
+        f"Name a model with --model. These fit this machine's {memory:.0f} GB:",
+        highlight=False,
+    )
+    for model in suitable_models(memory):
+        console().print(f"  --model {model.name}   ({model.download_gb:g} GB to download)", highlight=False)
+    console().print("or --model checkpoints/nano to see the small one try.", highlight=False)
+
+
+def view(
+    run: Annotated[Path, typer.Argument(help="A run folder, or a file of trajectories.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write (default: view.html beside it).")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve it on loopback until interrupted.")] = False,
+    port: Annotated[int, typer.Option(help="Port to serve on; 0 picks a free one.")] = 0,
+    limit: Annotated[int, typer.Option(help="Show the last this many trajectories.")] = 400,
+) -> None:
+    """Write a page of trajectories that opens with a double click."""
+    from mmturn.jobs.looking import trajectories_of
+    from mmturn.viewer import serve as serve_page
+    from mmturn.viewer import view as write_view
+
+    page = write_view(trajectories_of(run), out, limit=limit)
+    console().print(str(page), highlight=False)
+    if serve:
+        serve_page(page, port)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("ask")(ask)
+    app.command("view")(view)

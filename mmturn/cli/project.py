@@ -1,0 +1,6 @@
+"""Placeholder until written."""
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register."""

@@ -1,0 +1,181 @@
+"""train, sft, rollout, eval, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmturn.cli.options import (
+    DataOption,
+    ModelOption,
+    OutOption,
+    RewardOption,
+    SeedOption,
+    SetOption,
+    SmokeOption,
+    ToolOption,
+    console,
+    open_recipe,
+    run_folder,
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe: a YAML file, or the name of a shipped one.")]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on from the newest checkpoint. It holds DeepSpeed's pickles: resume what you trust.")
+]
+SMOKE_TRAINING = ["training.updates=2", "training.save_every=1", "rl.group_size=4", "rl.groups_per_update=2"]
+SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
+
+
+def train(
+    recipe: RecipeArgument = "nano_rl",
+    data: DataOption = None,
+    model: ModelOption = None,
+    tool: ToolOption = None,
+    reward: RewardOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    smoke: SmokeOption = False,
+) -> None:
+    """Train with multi-turn reinforcement learning."""
+    overrides = (SMOKE_DATA + SMOKE_TRAINING if smoke else []) + (set_ or [])
+    settings = open_recipe(recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed)
+    from mmturn.jobs.train import train_policy
+    from mmturn.training.processes import stop_processes
+
+    folder = run_folder(out, settings.out, Path(recipe).stem)
+    last = train_policy(settings, folder, resume=resume, allow_code=True, console=console())
+    console().print(f"policy: {last / 'policy'}\nlook at its rollouts: mmturn view {folder}", highlight=False)
+    stop_processes()
+
+
+def sft(
+    recipe: RecipeArgument = "nano_sft",
+    data: DataOption = None,
+    model: ModelOption = None,
+    tool: ToolOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    smoke: SmokeOption = False,
+) -> None:
+    """Train on supervised trajectories: oracle ones built from gold boxes, or stored ones."""
+    overrides = (SMOKE_DATA + ["training.updates=2", "training.save_every=1", "sft.rows_per_update=4"] if smoke else [])
+    settings = open_recipe(recipe, overrides + (set_ or []), model=model, data=data, tools=tool, seed=seed)
+    from mmturn.jobs.sft import sft_policy
+    from mmturn.training.processes import stop_processes
+
+    folder = run_folder(out, settings.out, Path(recipe).stem)
+    last = sft_policy(settings, folder, resume=resume, allow_code=True, console=console())
+    console().print(f"policy: {last / 'policy'}", highlight=False)
+    stop_processes()
+
+
+def rollout(
+    recipe: RecipeArgument = "nano_rl",
+    data: DataOption = None,
+    model: ModelOption = None,
+    tool: ToolOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    group_size: Annotated[int, typer.Option(help="Trajectories per task.")] = 1,
+    limit: Annotated[int, typer.Option(help="First this many tasks; 0: all.")] = 0,
+    oracle: Annotated[bool, typer.Option(help="Let a script look at the gold boxes instead of the model.")] = False,
+) -> None:
+    """Run episodes and store the trajectories, graded."""
+    settings = open_recipe(recipe, set_, model=model, data=data, tools=tool, seed=seed)
+    from mmturn.build import make_policy
+    from mmturn.jobs.bars import counting
+    from mmturn.jobs.data import tasks_of
+    from mmturn.jobs.rollout import oracle_engine, store_rollouts
+    from mmturn.rewards.rubric import rubric_of
+
+    folder = run_folder(out, settings.out, f"{Path(recipe).stem}-rollout")
+    tasks, problems = tasks_of(settings.data, "train", folder / "data")
+    for problem in problems[:5]:
+        console().print(f"[yellow]left out[/] {problem}", highlight=False)
+    tasks = tasks[:limit] if limit else tasks
+    policy = make_policy(settings, allow_code=True)
+    engine = oracle_engine(policy, tasks, settings.oracle) if oracle else policy.engine()
+    with counting("rollouts") as progress:
+        store_rollouts(
+            policy, tasks, folder, engine=engine, group_size=group_size, progress=progress,
+            rubric=rubric_of(settings.reward, True),
+        )  # fmt: skip
+    console().print(f"{folder / 'trajectories.jsonl'}\nlook at them: mmturn view {folder}", highlight=False)
+
+
+def evaluate(
+    recipe: RecipeArgument = "nano_rl",
+    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="visual_search, vstar, or rows for own data.")] = "visual_search",
+    data: DataOption = None,
+    model: ModelOption = None,
+    tool: ToolOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    limit: Annotated[int, typer.Option(help="First this many tasks; 0: all.")] = 0,
+    parity: Annotated[bool, typer.Option(help="vstar: keep the options in file order (gold is always A).")] = False,
+    resume: Annotated[bool, typer.Option(help="Reuse samples that are there already.")] = True,
+    smoke: SmokeOption = False,
+) -> None:
+    """Evaluate a policy on a benchmark; a report page comes out."""
+    overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
+    settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
+    from mmturn.build import make_policy
+    from mmturn.jobs.bars import counting
+    from mmturn.jobs.benchmarks import open_suite
+    from mmturn.jobs.evaluate import evaluate_policy
+
+    folder = run_folder(out, "", f"eval-{benchmark}")
+    suite = open_suite(benchmark, data, folder, count=8 if smoke else 256, seed=settings.seed, parity=parity)
+    tasks = suite.tasks[:limit] if limit else suite.tasks
+    policy = make_policy(settings, allow_code=True)
+    with counting(benchmark) as progress:
+        report = evaluate_policy(
+            policy, tasks, folder, suite=suite.name, scorer=suite.scorer, seeds=dict(suite.seeds), resume=resume,
+            progress=lambda done, total, row: progress(done, total),
+        )  # fmt: skip
+    from mmturn.jobs.benchmarks import summary
+
+    console().print(f"{summary(report)}\n{folder / 'report.html'}", highlight=False)
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(help="A run folder or a file of trajectories.")],
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="The recipe they were sampled with.")] = "nano_rl",
+    model: ModelOption = None,
+    set_: SetOption = None,
+    tool: ToolOption = None,
+    limit: Annotated[int, typer.Option(help="First this many trajectories; 0: all.")] = 0,
+    logprobs: Annotated[bool, typer.Option(help="Recompute log-probs with the model too.")] = True,
+) -> None:
+    """Carry stored actions out again, grade again, recompute log-probs; name the first divergence."""
+    settings = open_recipe(recipe, set_, model=model, tools=tool)
+    from mmturn.jobs.replay import replay_run
+
+    outcome = replay_run(settings, run, limit=limit, logprobs=logprobs)
+    for divergence in outcome.divergences[:20]:
+        console().print(f"[red]diverges[/] {divergence}", highlight=False)
+    gap = "not recomputed" if outcome.logprob_gap is None else f"{outcome.logprob_gap:.2g}"
+    console().print(
+        f"{outcome.count} trajectories, {len(outcome.divergences)} diverge; largest log-prob difference {gap}",
+        highlight=False,
+    )
+    if outcome.divergences:
+        raise typer.Exit(1)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command("train")(train)
+    app.command("sft")(sft)
+    app.command("rollout")(rollout)
+    app.command("eval")(evaluate)
+    app.command("replay")(replay)

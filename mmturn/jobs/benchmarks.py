@@ -1,0 +1,75 @@
+"""Benchmarks by name: where their tasks are and how they are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmturn.errors import ConfigError
+from mmturn.evaluation.report import EvalReport, GroupReport
+from mmturn.evaluation.suites import AnswerScorer, Suite
+from mmturn.jobs.data import Progress, generated, load_tasks
+from mmturn.tasks.visual_search.words import LEVELS
+from mmturn.tasks.vstar import read_vstar
+
+BENCHMARKS = ("visual_search", "vstar", "rows")
+HELD_OUT_SEED = 1
+
+
+def open_suite(
+    name: str,
+    data: Path | None,
+    folder: Path,
+    *,
+    count: int = 256,
+    seed: int = 0,
+    parity: bool = False,
+    progress: Progress | None = None,
+) -> Suite:
+    """A benchmark ready to run.
+
+    ``visual_search``: ``count`` generated held-out tasks (or ``data``); ``vstar``: a folder in V*'s layout, its options
+    shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows. Raises ConfigError, DataError.
+    """
+    if name not in BENCHMARKS:
+        raise ConfigError(f"no benchmark named {name!r} (known: {', '.join(BENCHMARKS)})")
+    if name == "visual_search" and data is None:
+        tasks = generated(
+            folder / "data", "heldout", count, seed=HELD_OUT_SEED, levels=LEVELS, progress=progress
+        )  # fmt: skip
+        return Suite(name, tuple(tasks), AnswerScorer(), seeds={"scenes": HELD_OUT_SEED})
+    if data is None:
+        raise ConfigError(f"--benchmark {name} needs --data: the folder (vstar) or file (rows) to read")
+    seeds: Mapping[str, int | None] = {}
+    if name == "vstar":
+        tasks, problems = read_vstar(data, seed=None if parity else seed)
+        seeds = {"options": None if parity else seed}
+    else:
+        tasks, problems = load_tasks(data)
+    if problems:
+        print(f"{len(problems)} samples left out, the first: {problems[0]}")
+    return Suite(name, tuple(tasks), AnswerScorer(), seeds=seeds, config={"parity": parity})
+
+
+def summary(report: EvalReport) -> str:
+    """An evaluation in a few lines."""
+    lines = [f"accuracy {with_interval(report.overall)} by {', '.join(report.extractors)}"]
+    for key, values in report.by.items():
+        parts = [f"{name} {percent(group.accuracy)} (n={group.n})" for name, group in values.items()]
+        lines.append(f"  by {key}: {', '.join(parts)}")
+    rate = report.overall.useful_crop_rate
+    lines.append(f"  useful crops {percent(rate)}, mean turns {report.overall.mean_turns or 0:.2f}")
+    if report.overall.num_failed:
+        lines.append(f"  {report.overall.num_failed} failed, not scored: {report.errors[0]}")
+    return "\n".join(lines)
+
+
+def with_interval(group: GroupReport) -> str:
+    """``63.3 % [57.2, 68.9] (n=256)``: accuracy with its Wilson interval at 95 %."""
+    interval = "" if group.wilson is None else f" [{100 * group.wilson.low:.1f}, {100 * group.wilson.high:.1f}]"
+    return f"{percent(group.accuracy)}{interval} (n={group.n})"
+
+
+def percent(value: float | None) -> str:
+    """``63.3 %``, or a dash."""
+    return "–" if value is None else f"{100 * value:.1f} %"

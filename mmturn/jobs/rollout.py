@@ -1,0 +1,69 @@
+"""Rollouts on disk: run episodes and store them, with a policy or with a script that knows the gold boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mmturn.build import Policy
+from mmturn.engines.oracle import LookScript
+from mmturn.engines.scripted import ScriptedEngine
+from mmturn.interfaces import Engine, Rubric
+from mmturn.recipe import OracleConfig
+from mmturn.rollout import RolloutConfig, episodes
+from mmturn.store.trajectories import TrajectoryWriter
+from mmturn.types import Task, Trajectory
+
+
+def roll(
+    policy: Policy,
+    tasks: Sequence[Task],
+    *,
+    engine: Engine | None = None,
+    group_size: int = 1,
+    visit: int = 0,
+    rollout: RolloutConfig | None = None,
+) -> Iterator[Trajectory]:
+    """Trajectories of ``tasks`` as they finish, ``group_size`` each."""
+    driver = policy.driver(engine or policy.engine(), rollout)
+    try:
+        yield from driver.run(episodes(((task, visit) for task in tasks), group_size, policy.recipe.seed))
+    finally:
+        driver.close()
+
+
+def store_rollouts(
+    policy: Policy,
+    tasks: Sequence[Task],
+    out: Path,
+    *,
+    engine: Engine | None = None,
+    group_size: int = 1,
+    rubric: Rubric | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Run, grade with ``rubric`` and store; the run folder."""
+    with TrajectoryWriter(out, policy.store) as writer:
+        for number, trajectory in enumerate(roll(policy, tasks, engine=engine, group_size=group_size), 1):
+            if rubric is not None and trajectory.stop.status != "failed":
+                trajectory = replace(trajectory, reward=rubric(trajectory))
+            writer.write(trajectory)
+            if progress is not None:
+                progress(number, len(tasks) * group_size)
+    return out
+
+
+def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig) -> ScriptedEngine:
+    """An engine that looks where the gold boxes are, as broadly as the settings say."""
+    tool = policy.make_env().tools[0].name if config.look else ""
+    script = LookScript(
+        tasks, policy.grammar, tool=tool, scale=config.scale, jitter=config.jitter, look=config.look
+    )  # fmt: skip
+    return ScriptedEngine(lambda request: script(request) or "", policy.renderer)
+
+
+def oracle_trajectories(policy: Policy, tasks: Sequence[Task], config: OracleConfig) -> Iterator[Trajectory]:
+    """Supervised trajectories: the true environment answers the oracle's looks."""
+    engine = oracle_engine(policy, tasks, config)
+    yield from roll(policy, tasks, engine=engine, group_size=config.per_task)

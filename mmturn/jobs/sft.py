@@ -1,0 +1,77 @@
+"""Supervised learning from a recipe: a cold start on oracle trajectories, or on stored ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from mmturn.build import Policy
+from mmturn.errors import DataError
+from mmturn.jobs.data import tasks_of
+from mmturn.jobs.rollout import oracle_trajectories
+from mmturn.jobs.train import open_trainee, resolved_of, say_problems, seeded, validator
+from mmturn.recipe import Recipe
+from mmturn.store.trajectories import images_folder, read_trajectories, trajectory_file
+from mmturn.tasks.rows import RowProblem
+from mmturn.training.feed import Feed
+from mmturn.training.run import RunSetup
+from mmturn.training.sft import SftParts, train
+from mmturn.training.updater import Updater
+from mmturn.types import Row, Trajectory
+
+
+def sft_policy(
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    allow_code: bool = False,
+    on_update: Callable[[int, Mapping[str, float]], None] | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Train on supervised trajectories; the folder of the last checkpoint."""
+    recipe = seeded(recipe)
+    trainee = open_trainee(recipe, allow_code=allow_code)
+    policy = trainee.policy
+    feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
+    rows, problems = sft_rows(policy, feed, out)
+    if problems and console is not None:
+        console.print(f"[yellow]{len(problems)} trajectories left out:[/] {problems[0]}", highlight=False)
+    updater = Updater(trainee.module, recipe.training, trainee.processes)
+    validation = tasks_of(recipe.data, "val", out / "data")[0] if recipe.training.eval_every else []
+    setup = RunSetup(
+        folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
+        assets=policy.loaded.folder, resume=resume, console=console,
+        evaluate=validator(policy, validation, out) if validation else None,
+    )  # fmt: skip
+    return train(SftParts(setup=setup, config=recipe.sft, rows=rows, feed=feed, on_update=on_update))
+
+
+def sft_rows(policy: Policy, feed: Feed, out: Path) -> tuple[list[Row], list[str]]:
+    """Training rows of the recipe's stored or oracle trajectories, in an order that their names decide; and those
+    that could not be used, by name. Raises DataError when none can."""
+    stored = policy.recipe.oracle.trajectories
+    bad_rows: list[RowProblem] = []
+    trajectories: list[Trajectory] = []
+    if stored:
+        policy.store.add_folder(images_folder(Path(stored)))
+        trajectories = list(read_trajectories(trajectory_file(Path(stored))))
+    else:
+        tasks, bad_rows = tasks_of(policy.recipe.data, "train", out / "data")
+        say_problems(bad_rows, None)
+        trajectories = list(oracle_trajectories(policy, tasks, policy.recipe.oracle))
+    rows: list[Row] = []
+    problems = [str(problem) for problem in bad_rows]
+    for trajectory in sorted(trajectories, key=lambda t: t.id):
+        if trajectory.stop.status == "failed":
+            problems.append(f"trajectory {trajectory.id}: {trajectory.error}")
+            continue
+        try:
+            rows += feed.rows(trajectory)
+        except DataError as error:
+            problems.append(str(error))
+    if not rows:
+        raise DataError(f"nothing to learn from{f': {problems[0]}' if problems else ''}")
+    return rows, problems

@@ -1,0 +1,147 @@
+"""Reinforcement learning from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from mmturn.build import Policy, make_policy
+from mmturn.credit.assign import Credit
+from mmturn.errors import ConfigError
+from mmturn.jobs.data import tasks_of
+from mmturn.jobs.evaluate import evaluate_policy
+from mmturn.models.policy import PolicyModule
+from mmturn.recipe import Recipe
+from mmturn.rewards.rubric import rubric_of
+from mmturn.rollout.groups import Episode
+from mmturn.schema import to_values
+from mmturn.tasks.rows import RowProblem
+from mmturn.tasks.sources import ShuffledSource
+from mmturn.training.feed import Feed
+from mmturn.training.processes import Processes, start_processes
+from mmturn.training.reference import Reference
+from mmturn.training.rl import RlParts, UpdateReport, train
+from mmturn.training.run import Evaluate, RunSetup
+from mmturn.training.updater import Updater
+from mmturn.types import Task, Trajectory
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """A policy ready to learn."""
+
+    policy: Policy
+    module: PolicyModule
+    processes: Processes
+
+
+def open_trainee(recipe: Recipe, *, allow_code: bool = False) -> Trainee:
+    """Load the policy onto this process's device."""
+    processes = start_processes(None if recipe.model.device == "auto" else recipe.model.device)
+    model = replace(recipe.model, device=str(processes.device))
+    policy = make_policy(replace(recipe, model=model), allow_code=allow_code)
+    module = PolicyModule(policy.loaded, recipe.rollout.temperature, policy.renderer.banned_ids)
+    return Trainee(policy, module, processes)
+
+
+def check_rl(recipe: Recipe) -> None:
+    """Refuse, before any weight is loaded, what policy-gradient training cannot do right."""
+    if recipe.rollout.temperature <= 0:
+        raise ConfigError("rollout.temperature must be above 0 in RL: greedy samples carry no gradient")
+    if recipe.rollout.top_p < 1:
+        raise ConfigError(
+            f"rollout.top_p is {recipe.rollout.top_p}: the trainer cannot reproduce a nucleus, so that its log-probs "
+            "would disagree with the sampler's; use top_p 1 in RL"
+        )
+    if recipe.model.lora is not None and recipe.model.lora.dropout > 0:
+        raise ConfigError("model.lora.dropout must be 0 in RL: dropout changes the log-probs that were sampled from")
+
+
+def seeded(recipe: Recipe) -> Recipe:
+    """The recipe with the run's one seed where training wants it."""
+    if recipe.training.seed not in (0, recipe.seed):
+        raise ConfigError(f"training.seed is {recipe.training.seed} and seed is {recipe.seed}: set `seed` alone")
+    return replace(recipe, training=replace(recipe.training, seed=recipe.seed))
+
+
+def train_policy(
+    recipe: Recipe,
+    out: Path,
+    *,
+    tasks: Sequence[Task] | None = None,
+    validation: Sequence[Task] | None = None,
+    resume: bool = False,
+    allow_code: bool = False,
+    on_update: Callable[[UpdateReport], None] | None = None,
+    console: Console | None = None,
+    trainee: Trainee | None = None,
+) -> Path:
+    """Train with multi-turn RL; the folder of the last checkpoint.
+
+    ``tasks`` and ``validation`` default to the recipe's data. ``trainee`` is an opened policy to go on with.
+    """
+    check_rl(recipe)
+    recipe = seeded(recipe)
+    problems: list[RowProblem] = []
+    if tasks is None:
+        tasks, problems = tasks_of(recipe.data, "train", out / "data")
+    if validation is None:
+        validation = tasks_of(recipe.data, "val", out / "data")[0] if recipe.training.eval_every else ()
+    say_problems(problems, console)
+    trainee = trainee or open_trainee(recipe, allow_code=allow_code)
+    policy, module = trainee.policy, trainee.module
+    if policy.loaded.inherited_generation and console is not None:
+        console.print(f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}", highlight=False)
+    reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
+    updater = Updater(module, recipe.training, trainee.processes)
+    engine = policy.engine()
+    driver = policy.driver(engine)
+
+    def roll(episodes: Sequence[Episode]) -> Iterable[Trajectory]:
+        return driver.run(episodes)
+
+    def publish(version: int) -> None:
+        engine.set_version(version, vision_changed=not module.vision_frozen)
+
+    setup = RunSetup(
+        folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
+        assets=policy.loaded.folder, resume=resume, console=console,
+        evaluate=validator(policy, validation, out) if validation else None,
+    )  # fmt: skip
+    parts = RlParts(
+        setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
+        rubric=rubric_of(recipe.reward, allow_code), credit=Credit(recipe.credit, allow_code),
+        feed=Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids), images=policy.store,
+        publish=publish, reference=reference, on_update=on_update,
+    )  # fmt: skip
+    try:
+        return train(parts)
+    finally:
+        driver.close()
+
+
+def validator(policy: Policy, tasks: Sequence[Task], out: Path) -> Evaluate:
+    """Evaluates during training, by the same samples each time."""
+
+    def evaluate(update: int) -> Mapping[str, float]:
+        folder = out / "validation" / f"{update:06d}"
+        report = evaluate_policy(policy, tasks, folder, name=f"update {update}", resume=False)
+        overall = report.overall
+        metrics = {"eval/accuracy": overall.accuracy, "eval/num_turns": overall.mean_turns}
+        return {key: float(value) for key, value in metrics.items() if value is not None}
+
+    return evaluate
+
+
+def resolved_of(recipe: Recipe) -> dict[str, object]:
+    """The settings that checkpoints carry and resuming compares: all but where the run is written."""
+    return {key: value for key, value in to_values(recipe).items() if key != "out"}
+
+
+def say_problems(problems: Sequence[RowProblem], console: Console | None) -> None:
+    """Name the bad rows that were left out."""
+    if problems and console is not None:
+        console.print(f"[yellow]{len(problems)} bad rows left out:[/] {problems[0]}", highlight=False)

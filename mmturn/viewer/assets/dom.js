@@ -1,0 +1,94 @@
+// Elements and pictures. Text only ever becomes a text node; nothing here parses markup.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const SVG = "http://www.w3.org/2000/svg";
+
+function el(name, className, ...children) {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  node.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  return node;
+}
+
+function svg(name, attributes, ...children) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
+  node.append(...children);
+  return node;
+}
+
+// Text of a model or dataset: kept apart from its surroundings whatever direction marks it holds.
+function words(className, text) {
+  const node = el("bdi", className);
+  node.textContent = text;
+  return node;
+}
+
+function button(label, className, action) {
+  const node = el("button", className, label);
+  node.type = "button";
+  node.addEventListener("click", action);
+  return node;
+}
+
+const LONG = 6000;
+
+function longWords(className, text) {
+  if (text.length <= LONG) return words(className, text);
+  const holder = el("div", "");
+  const part = words(className, text.slice(0, LONG) + " …");
+  const more = button(`Show all ${text.length.toLocaleString("en")} characters`, "link", () => {
+    part.textContent = text;
+    more.remove();
+  });
+  holder.append(part, more);
+  return holder;
+}
+
+function number(value, digits = 2) {
+  if (value === null || value === undefined) return "–";
+  const text = Math.abs(value) >= 1e5 ? value.toExponential(2) : value.toFixed(digits);
+  return text.replace("-", "\u2212");
+}
+
+function signed(value, digits = 2) {
+  if (value === null || value === undefined) return "–";
+  return (value > 0 ? "+" : "") + number(value, digits);
+}
+
+function percent(value, digits = 1) {
+  return value === null || value === undefined ? "–" : `${number(100 * value, digits)} %`;
+}
+
+// Pictures wait as base64 in inert blocks; one becomes a blob when its place comes near the screen.
+const urls = new Map();
+
+function pictureUrl(index) {
+  if (!urls.has(index)) {
+    const block = document.getElementById(`picture-${index}`);
+    const bytes = Uint8Array.from(atob(block.textContent), (letter) => letter.charCodeAt(0));
+    urls.set(index, URL.createObjectURL(new Blob([bytes], { type: block.type })));
+  }
+  return urls.get(index);
+}
+
+const waiting = new Map();
+const watcher = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      const action = waiting.get(entry.target);
+      if (entry.isIntersecting && action) {
+        waiting.delete(entry.target);
+        watcher.unobserve(entry.target);
+        action();
+      }
+    }
+  },
+  { rootMargin: "900px 600px" },
+);
+
+// Runs the action once, when the node comes near the screen.
+function whenNear(node, action) {
+  waiting.set(node, action);
+  watcher.observe(node);
+}

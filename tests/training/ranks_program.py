@@ -1,0 +1,96 @@
+"""Run by torchrun-like launches of two processes: unequal work, text alone in one of them, under each ZeRO stage.
+
+``python ranks_program.py MODEL OUT``; the weights after the updates go to OUT/<name>.pt, from the first process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+
+from mmturn.losses.aggregate import Denominators
+from mmturn.models.settings import LoraSettings
+from mmturn.training import rl
+from mmturn.training.objective import PolicyObjective
+from mmturn.training.processes import start_processes, stop_processes
+from mmturn.training.reference import Reference
+from mmturn.training.settings import RlConfig, TrainingConfig
+from mmturn.training.updater import Updater
+from mmturn.types import Trajectory
+from tests.training.small_world import TRAINING, World, make_world, rl_parts
+
+CONFIG = TrainingConfig(lr=1e-2, eps=1e-3, max_grad_norm=0.5, log=(), progress=False)
+OBJECTIVE = RlConfig(kl_coef=0.1, aggregation="seq_mean_token_mean", clip_low=0.2, clip_high=0.2)
+STEPS = 2
+
+
+def work(world: World, rank: int | None) -> list[Trajectory]:
+    """Process 0: three trajectories with pictures; process 1: one of text alone; None: all of them."""
+    pictures = [world.trajectory(seed) for seed in (1, 2, 3)]
+    text = [world.trajectory(4, images=False, turns=3)]
+    return pictures + text if rank is None else (pictures, text)[rank]
+
+
+def learn(world: World, config: TrainingConfig, rank: int | None) -> tuple[Updater, list[dict[str, float]]]:
+    """Two optimizer steps, with a KL term to the weights at the start."""
+    processes = start_processes("cpu")
+    reference = Reference(world.policy, config, processes)
+    updater = Updater(world.policy, config, processes)
+    zero = torch.zeros_like(world.feed.filler().batch.advantages)
+    filler = world.feed.filler().having(reference=zero)
+    pieces = world.pieces(work(world, rank), rows=1)
+    known = reference.logprobs(pieces, filler)
+    pieces = [piece.having(reference=values) for piece, values in zip(pieces, known, strict=True)]
+    counts = processes.sums(
+        {"tokens": sum(int(p.batch.loss_mask.sum()) for p in pieces), "rows": sum(len(p.batch.num_tokens) for p in pieces)}
+    )
+    objective = PolicyObjective(OBJECTIVE, Denominators(int(counts["tokens"]), int(counts["rows"])), True)
+    return updater, [updater.update(pieces, objective, filler=filler, lr=config.lr) for _ in range(STEPS)]
+
+
+def look_while_gathered(world: World, updater: Updater, rank: int) -> None:
+    """As many forward passes as a process likes, in no common order, then a common step again."""
+    pieces = world.pieces(work(world, rank), rows=1)
+    with torch.no_grad(), updater.gathered():
+        alone = [world.policy(piece.batch).logprobs for piece in pieces]
+    filler = world.feed.filler()
+    together = updater.score(pieces, filler=filler)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.allclose(one, other.logprobs, atol=1e-5), "gathered weights are the sharded ones"
+
+
+def main(model: Path, out: Path) -> None:
+    """Each case in turn; all processes make the same engines in the same order."""
+    rank = start_processes("cpu").rank
+    cases = {
+        "zero0": (0, {}),
+        "zero2": (2, {}),
+        "zero3": (3, {}),
+        "zero3_lora": (3, {"lora": LoraSettings(rank=4)}),
+        "zero3_frozen_checkpointed": (3, {"freeze_vision": True, "activation_checkpointing": True}),
+    }
+    for name, (stage, load) in cases.items():
+        torch.manual_seed(0)  # adapters are drawn at random
+        world = make_world(model, **load)
+        updater, metrics = learn(world, dataclasses.replace(CONFIG, zero_stage=stage), rank)
+        look_while_gathered(world, updater, rank)
+        weights = updater.weights()
+        assert (weights is not None) == (rank == 0)
+        if rank == 0:
+            torch.save({"weights": weights, "metrics": metrics}, out / f"{name}.pt")
+            print("done", name, flush=True)
+    for updates in (2, 4):  # a run, and its resumption
+        torch.manual_seed(0)
+        world = make_world(model)
+        training = dataclasses.replace(TRAINING, updates=updates, zero_stage=3, save_every=2)
+        parts = rl_parts(world, out / "run", training, resume=True)
+        rl.train(parts)
+    stop_processes()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,91 @@
+"""Two processes with unequal work do what one process does, and none waits for the other forever."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmturn.models.settings import LoraSettings
+from mmturn.store.trajectories import read_trajectories
+from mmturn.training.checkpoints import read_state
+from mmturn.training.log import read_metrics
+from tests.training.ranks_program import CONFIG, learn
+from tests.training.small_world import make_world
+
+PROGRAM = Path(__file__).with_name("ranks_program.py")
+TIMEOUT_S = 270
+
+
+def launch(model: Path, out: Path) -> None:
+    """Two processes as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(model), str(out)],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
+    except subprocess.TimeoutExpired:
+        pytest.fail("the processes wait for each other")
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output[-4000:]
+
+
+@pytest.fixture(scope="module")
+def ran(qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("ranks")
+    launch(qwen3, out)
+    return out
+
+
+CASES: dict[str, dict[str, Any]] = {
+    "zero0": {},
+    "zero2": {},
+    "zero3": {},
+    "zero3_lora": {"lora": LoraSettings(rank=4)},
+    "zero3_frozen_checkpointed": {"freeze_vision": True},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_equal_one(ran: Path, qwen3: Path, name: str) -> None:
+    torch.manual_seed(0)
+    updater, want = learn(make_world(qwen3, **CASES[name]), CONFIG, None)
+    found = torch.load(ran / f"{name}.pt", weights_only=True)
+    for ours, theirs in zip(found["metrics"], want, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+        assert ours["grad_norm"] > CONFIG.max_grad_norm, "the test must clip"
+    weights = updater.weights()
+    assert weights is not None
+    assert found["weights"].keys() == weights.keys()
+    for key, weight in weights.items():
+        assert torch.allclose(found["weights"][key], weight, atol=2e-6), key
+
+
+def test_a_run_of_two_is_resumed(ran: Path) -> None:
+    run = ran / "run"
+    assert [line["update"] for line in read_metrics(run)] == [1, 2, 3, 4]
+    state = read_state(run / "checkpoints" / "update_000004")
+    assert state.world_size == 2
+    assert len(state.rng) == len(state.positions) == 2
+    for folder in ("rollouts", "rollouts.1"):
+        updates = [t.meta["update"] for t in read_trajectories(run / folder)]
+        assert sorted(set(updates)) == [1, 2, 3, 4]

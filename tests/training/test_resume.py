@@ -1,0 +1,47 @@
+"""A run that is killed at any moment and resumed is the run that was never killed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmturn.training.log import read_metrics
+from tests.training.kill_program import UPDATES
+
+PROGRAM = Path(__file__).with_name("kill_program.py")
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """What the log says, without the clock."""
+    return [{k: v for k, v in line.items() if k != "time" and "seconds/" not in k} for line in read_metrics(run)]
+
+
+def check(model: Path, out: Path, kills: int, seed: int) -> None:
+    command = [sys.executable, str(PROGRAM), str(model), str(out), str(kills), str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=1500)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert f"killed {kills} times" in done.stdout
+    whole = out / "whole"
+    assert [line["update"] for line in lines(whole)] == list(range(UPDATES + 1))
+    for killed in sorted(out.glob("killed*")):
+        assert lines(killed) == lines(whole), killed
+        last = f"checkpoints/update_{UPDATES:06d}"
+        for name in (f"{last}/policy/model.safetensors", "rollouts/trajectories.jsonl"):
+            assert (killed / name).read_bytes() == (whole / name).read_bytes(), (killed, name)
+        names = [{path.name for path in (run / "checkpoints").iterdir()} for run in (whole, killed)]
+        assert names[0] == names[1], "the same checkpoints are kept, and nothing is left over"
+
+
+def test_killed_and_resumed_is_the_same_run(qwen3: Path, tmp_path: Path) -> None:
+    check(qwen3, tmp_path, kills=6, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3])
+def test_killed_twenty_times(qwen3: Path, tmp_path: Path, seed: int) -> None:
+    check(qwen3, tmp_path, kills=20, seed=seed)

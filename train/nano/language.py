@@ -1,0 +1,162 @@
+"""Stage 2: the language model learns the conversation on features of the frozen tower.
+
+Oracle conversations, with help that is thrown away afterwards: the attention of two heads is pulled to the named
+object's cell, a linear head reads the box's centre, and coordinates are trained towards a little hill of values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from train.nano.corpus import LEVEL_ODDS, Corpus
+from train.nano.decoder import collate, embed, forward, logits_of
+from train.nano.dialogue import COORDINATE, READ, Encoder
+from train.nano.loop import World, show, summary
+from train.nano.model import OVERVIEW, load, save_checkpoint
+
+NAME_LAYER, BOX_LAYER, HEADS = 1, 2, [0, 1]
+WEIGHTS = {1: 0.5, COORDINATE: 1.0, READ: 2.0}
+HILL_PX = 1.0
+
+
+def anchors(sequences) -> tuple[torch.Tensor, torch.Tensor]:
+    """(names [P, 3], coordinates [Q, 3]) as rows of (sequence, position, key position of the cell)."""
+    names, coordinates = [], []
+    for row, sequence in enumerate(sequences):
+        for position, cell, coordinate in sequence.pointers:
+            (coordinates if coordinate else names).append((row, position, sequence.overview_start + cell))
+    return torch.tensor(names), torch.tensor(coordinates)
+
+
+def pull(log_attention: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """Mean -log attention on the asked keys, [P, heads, S] and [P]."""
+    picked = log_attention.gather(2, keys[:, None, None].expand(-1, log_attention.shape[1], 1))
+    return -picked.clamp(min=-12).mean()
+
+
+def losses_of(model, sequences, banks, centre_head, number_ids, sharp: float = HILL_PX) -> dict[str, torch.Tensor]:
+    """Token loss and the helping losses of a batch of oracle conversations."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        batch = collate(sequences, banks)
+        x, deep = embed(model, batch)
+        names, coordinates = anchors(sequences)
+        probes = {NAME_LAYER: (names[:, 0], names[:, 1], HEADS)}
+        if len(coordinates):
+            probes[BOX_LAYER] = (coordinates[:, 0], coordinates[:, 1], HEADS)
+        hidden = forward(model, x, deep, batch.places, batch.valid, probes=probes)
+        kinds = torch.zeros(batch.ids.shape, dtype=torch.long)
+        targets = torch.zeros(batch.ids.shape)
+        for row, s in enumerate(sequences):
+            kinds[row, : len(s.kind)] = torch.tensor(s.kind)
+            targets[row, : len(s.kind)] = torch.tensor(s.target, dtype=torch.float32)
+        rows, columns = (kinds[:, 1:] > 0).nonzero(as_tuple=True)
+        kind, target = kinds[rows, columns + 1], targets[rows, columns + 1]
+        logp = logits_of(model, hidden[rows, columns]).log_softmax(-1)
+    plain = kind != COORDINATE
+    weight = sum((kind == k) * w for k, w in WEIGHTS.items())
+    out = {"pull_name": pull(probes[NAME_LAYER], names[:, 2])}
+    nll = torch.zeros(len(kind))
+    nll[plain] = -logp[plain].gather(1, target[plain].long()[:, None])[:, 0]
+    if len(coordinates):
+        hill = torch.exp(-((torch.arange(OVERVIEW + 1.0) - target[~plain, None]) ** 2) / (2 * sharp**2))
+        hill = hill / hill.sum(1, keepdim=True)
+        nll[~plain] = -(hill * logp[~plain][:, number_ids[: OVERVIEW + 1]]).sum(1)
+        out["pull_box"] = pull(probes[BOX_LAYER], coordinates[:, 2])
+        where = hidden[coordinates[::4, 0], coordinates[::4, 1]].float()
+        corner = target[~plain].view(-1, 4)
+        out["centre"] = (centre_head(where) - corner / OVERVIEW).abs().mean() * 10
+    out["tokens"] = (nll * weight).sum() / weight.sum()
+    with torch.no_grad():
+        best = logp.argmax(-1)
+        out["read"] = (best[kind == READ] == target[kind == READ].long()).float().mean()
+        out["other"] = (best[kind == 1] == target[kind == 1].long()).float().mean()
+        if len(coordinates):
+            value = logp[~plain][:, number_ids].argmax(-1)
+            out["off_px"] = (value - target[~plain]).abs().float().mean()
+    return out
+
+
+def batches(corpus: Corpus, encoder: Encoder, rng, size: int, odds):
+    """Endless batches of conversations of about one length."""
+    while True:
+        pool = sorted((corpus.sequence(encoder, rng, odds) for _ in range(4 * size)), key=lambda s: len(s.ids))
+        for part in rng.permutation(4):
+            yield pool[part * size : (part + 1) * size]
+
+
+def train(model, processor, corpus: Corpus, worlds: dict[str, World], args) -> None:
+    """Train the language model in place; saves the folder with each report."""
+    encoder, rng = Encoder(processor.tokenizer), np.random.default_rng(args.seed)
+    centre_head = nn.Linear(model.config.text_config.hidden_size, 4)
+    number_ids = torch.tensor([encoder.encode(str(n))[0] for n in range(1000)])
+    text = model.model.language_model
+    model.model.visual.requires_grad_(False)
+    table = text.embed_tokens.weight
+    rest = [p for p in text.parameters() if p is not table]
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1] + list(centre_head.parameters()), "lr": args.lr, "weight_decay": 0.05},
+        {"params": [p for p in rest if p.ndim == 1], "lr": args.lr * 2, "weight_decay": 0.0},
+        {"params": [table], "lr": args.lr * 0.5, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [g["lr"] for g in groups], total_steps=args.steps, pct_start=0.05, final_div_factor=50
+    )
+    began, source = time.time(), batches(corpus, encoder, rng, args.batch, LEVEL_ODDS)
+    running: dict[str, list[float]] = {}
+    for step in range(1, args.steps + 1):
+        losses = losses_of(model, next(source), corpus.banks, centre_head, number_ids)
+        help_weight = args.help * (1 - 0.8 * step / args.steps)
+        total = losses["tokens"] + sum(help_weight * losses[k] for k in ("pull_name", "pull_box", "centre") if k in losses)
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(rest + [table], 1.0)
+        optimizer.step()
+        schedule.step()
+        for key, value in losses.items():
+            running.setdefault(key, []).append(value.item())
+        if step % args.log == 0:
+            print(f"step {step} {time.time() - began:.0f}s " + " ".join(f"{k} {np.mean(v):.3f}" for k, v in running.items()), flush=True)
+            running = {}
+        if step % args.report == 0 or step == args.steps:
+            measures = {name: summary(world.play(range(len(world.rows)))[0]) for name, world in worlds.items()}
+            for name, values in measures.items():
+                print(f"step {step} {time.time() - began:.0f}s {name}: {show(values)}", flush=True)
+            save_checkpoint(model, processor, args.out, {"stage": "language", "step": step, **measures})
+
+
+def main() -> None:
+    """Train the language model on a warmed tower and save the folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--start", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--views", type=Path, required=True)
+    parser.add_argument("--tasks", type=Path, nargs="*", default=[], help="task files to play in full at each report")
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--help-weight", dest="help", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=int, default=50)
+    parser.add_argument("--report", type=int, default=400)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    torch.manual_seed(args.seed)
+    model, processor = load(args.start)
+    began = time.time()
+    corpus = Corpus(model.model.visual, pickle.loads(args.views.read_bytes()), args.seed)
+    worlds = {path.parent.name: World(path, model, processor) for path in args.tasks}
+    print(f"features in {time.time() - began:.0f}s", {k: len(v) for k, v in corpus.questions.items()}, flush=True)
+    train(model, processor, corpus, worlds, args)
+
+
+if __name__ == "__main__":
+    main()
