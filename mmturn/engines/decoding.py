@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from mmturn.engines.kv import Kept, Layers, batch_cache, keep_rows, row_layers
 from mmturn.engines.sampling import RowSampler, draw, warp

@@ -7,6 +7,8 @@ weights version. A sample depends on its own seed and context, up to kernel roun
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,6 +25,8 @@ from mmturn.media import ImageStore
 from mmturn.models.load import LoadedModel
 from mmturn.models.step import ViewFeatures, encode_views, forward_step
 from mmturn.types import Completion, Request, View
+
+log = logging.getLogger(__name__)
 
 
 class HFEngine:
@@ -83,18 +87,38 @@ class HFEngine:
         model = self.loaded.model
         training = model.training
         model.eval()
-        seconds: dict[str, float] = {}
         try:
             with torch.no_grad():
-                failed, ready = self._encode_images(batch, seconds)
-                rows = self._prefill(ready, seconds)
-                started = time.monotonic()
-                if rows:
-                    steps = decode(self.loaded, rows, self._banned, self.end_ids, self._leave)
-                    self.counters["decode_tokens"] += steps
-                seconds["decode"] = time.monotonic() - started
+                return self._complete(batch)
         finally:
             model.train(training)
+
+    def _complete(self, batch: list[Request]) -> list[Completion]:
+        """Run a batch. One that fails as a whole (memory, a request that makes no sense) is run again in halves, down
+        to single requests: samples do not depend on their batch, and only what cannot run alone is lost."""
+        try:
+            return self._run(batch)
+        except Exception as error:  # kernels raise many kinds
+            cause = f"{type(error).__name__}: {error}"
+            no_memory = isinstance(error, torch.OutOfMemoryError)
+        if no_memory:
+            self._kept.clear()
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            log.warning("request %s of task %s failed: %s", batch[0].id, batch[0].task_id, cause)
+            return [_failed(batch[0], cause)]
+        log.warning("a batch of %d requests failed and is run again in halves: %s", len(batch), cause)
+        return self._complete(batch[: len(batch) // 2]) + self._complete(batch[len(batch) // 2 :])
+
+    def _run(self, batch: list[Request]) -> list[Completion]:
+        seconds: dict[str, float] = {}
+        failed, ready = self._encode_images(batch, seconds)
+        rows = self._prefill(ready, seconds)
+        started = time.monotonic()
+        if rows:
+            steps = decode(self.loaded, rows, self._banned, self.end_ids, self._leave)
+            self.counters["decode_tokens"] += steps
+        seconds["decode"] = time.monotonic() - started
         share = {stage: round(value / len(batch), 6) for stage, value in seconds.items()}
         return failed + [self._completion(row, share) for row in rows]
 
@@ -111,7 +135,7 @@ class HFEngine:
                         new[view] = self.store.pixels(view)
                 ready.append(request)
             except Exception as error:
-                failed.append(Completion(request.id, "", finish="error", error=f"{type(error).__name__}: {error}"))
+                failed.append(_failed(request, f"{type(error).__name__}: {error}"))
         if new:
             self.counters["images_encoded"] += len(new)
             self._features.update(zip(new, encode_views(self.loaded, list(new.values())), strict=True))
@@ -135,14 +159,22 @@ class HFEngine:
         todo.sort(key=lambda item: (_known(item), _new(item)))
         rows: dict[str, DecodeRow] = {}
         while todo:
-            size = 1
-            while size < len(todo) and (size + 1) * (_known(todo[size]) + _new(todo[size])) <= self.config.prefill_tokens:
-                size += 1
+            size = self._chunk_size(todo)
             for row in self._prefill_chunk(todo[:size]):
                 rows[row.request.id] = row
             todo = todo[size:]
         seconds["prefill"] = time.monotonic() - started
         return [rows[request.id] for request in batch]
+
+    def _chunk_size(self, todo: Sequence[tuple[list[Request], Kept | None]]) -> int:
+        """How many of the first contexts fit into one call, padding included; at least one."""
+        size = past = width = 0
+        for item in todo:
+            past, width = max(past, _known(item)), max(width, _new(item))
+            if size and (size + 1) * (past + width) > self.config.prefill_tokens:
+                break
+            size += 1
+        return size
 
     def _prefill_chunk(self, chunk: list[tuple[list[Request], Kept | None]]) -> list[DecodeRow]:
         """One forward over the new tokens, laid out as [pad | known | pad | new] in every row."""
@@ -187,9 +219,10 @@ class HFEngine:
         """A row for each request of one context; it is kept, but for its last token, for those still to come."""
         self.counters["fanned_out"] += len(group) - 1
         first = group[0]
-        if len(group) > 1 or any(r.token_ids == first.token_ids and r.views == first.views for r in self._waiting):
+        shared = len(group) > 1 or any(r.token_ids == first.token_ids and r.views == first.views for r in self._waiting)
+        if shared:
             self._kept.put(Kept(encode(first.token_ids[:-1]), first.views, [(k[:, :-1], v[:, :-1]) for k, v in layers]))
-        parent = kept if len(group) == 1 else None
+        parent = None if shared else kept
         return [
             DecodeRow(r, position, layers, logits, parent, RowSampler(r.seed, r.sampling.max_new_tokens)) for r in group
         ]
@@ -201,6 +234,8 @@ class HFEngine:
         self._kept.put(Kept(encode((*row.request.token_ids, *row.token_ids[:-1])), row.request.views, layers))
 
     def _completion(self, row: DecodeRow, seconds: dict[str, float]) -> Completion:
+        if any(map(math.isnan, row.logprobs)):
+            return _failed(row.request, "EngineError: the model's logits are not finite; its weights may be broken")
         ended = row.token_ids[-1] in self.end_ids
         return Completion(
             request_id=row.request.id,
@@ -211,6 +246,10 @@ class HFEngine:
             policy_version=self.version,
             seconds=seconds,
         )
+
+
+def _failed(request: Request, error: str) -> Completion:
+    return Completion(request.id, "", finish="error", error=error)
 
 
 def _known(item: tuple[list[Request], Kept | None]) -> int:

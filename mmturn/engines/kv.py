@@ -26,7 +26,9 @@ class RoomyLayer(DynamicLayer):
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Append [rows, heads, n, head_dim] and return all that is filled."""
         start, self._length = self._length, self._length + key_states.shape[-2]
         self._keys[:, :, start : self._length] = key_states
@@ -44,7 +46,9 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = self._keys[:, :, : self._length], self._values[:, :, : self._length]
 
 
-def batch_cache(rows: list[Layers | None], shape: list[tuple[int, int, torch.dtype]], room: int, device: torch.device) -> Cache:
+def batch_cache(
+    rows: list[Layers | None], shape: list[tuple[int, int, torch.dtype]], room: int, device: torch.device
+) -> Cache:
     """Left-padded cache of several contexts with ``room`` free tokens behind them.
 
     Args:

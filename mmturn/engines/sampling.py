@@ -38,15 +38,17 @@ def draw(logprobs: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor) 
         uniform: [R] float64 in [0, 1).
         temperature: [R]; rows at 0 take the most likely token.
         top_p: [R]; rows below 1 keep the smallest set of tokens that holds this much probability.
-    Returns: [R] token ids.
+    Returns: [R] token ids, never one of probability 0.
     """
     probs = logprobs.double().exp()
     if bool((top_p < 1).any()):
         probs = _nucleus(probs, top_p)
     cumulative = probs.cumsum(-1)
     target = uniform[:, None] * cumulative[:, -1:]
-    sampled = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp_(max=probs.shape[1] - 1)
-    return torch.where(temperature > 0, sampled, logprobs.argmax(-1))
+    sampled = torch.searchsorted(cumulative, target, right=True).clamp_(max=probs.shape[1] - 1)
+    # Rounding may carry a number just below 1 past the last token that can be drawn.
+    possible = probs.gather(1, sampled).squeeze(1) > 0
+    return torch.where((temperature > 0) & possible, sampled.squeeze(1), logprobs.argmax(-1))
 
 
 def _nucleus(probs: Tensor, top_p: Tensor) -> Tensor:

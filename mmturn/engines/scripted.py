@@ -74,8 +74,8 @@ class MixedEngine:
 
     def __init__(self, script: Callable[[Request], str | None], model: Engine, renderer: Renderer) -> None:
         self.script, self.model = script, model
-        self._texts: dict[str, str] = {}
-        self._scripted = ScriptedEngine(lambda request: self._texts.pop(request.id), renderer)
+        self._texts: dict[str, str | Exception] = {}
+        self._scripted = ScriptedEngine(self._told, renderer)
 
     @property
     def version(self) -> int:
@@ -84,7 +84,11 @@ class MixedEngine:
 
     def submit(self, request: Request) -> None:
         """Queue a request with whoever decides it."""
-        text = self.script(request)
+        text: str | Exception | None
+        try:
+            text = self.script(request)
+        except Exception as error:  # raised again where it fails this request alone
+            text = error
         if text is None:
             self.model.submit(request)
         else:
@@ -108,3 +112,9 @@ class MixedEngine:
     def close(self) -> None:
         """Free the model's caches."""
         self.model.close()
+
+    def _told(self, request: Request) -> str:
+        text = self._texts.pop(request.id)
+        if isinstance(text, Exception):
+            raise text
+        return text

@@ -6,13 +6,16 @@ from mmturn.evaluation.metrics import Interval, bootstrap, mcnemar, paired_diffe
 from mmturn.evaluation.report import Comparison, EvalReport, compare, group_report, make_report
 from mmturn.evaluation.rows import RunInfo, ScoreRow, read_rows, run_info
 from mmturn.evaluation.runner import evaluate, rescore
+from mmturn.evaluation.suites import AnswerScorer, Suite
 
 __all__ = [
+    "AnswerScorer",
     "Comparison",
     "EvalReport",
     "Interval",
     "RunInfo",
     "ScoreRow",
+    "Suite",
     "bootstrap",
     "compare",
     "evaluate",

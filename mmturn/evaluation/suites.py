@@ -1,4 +1,4 @@
-"""Benchmarks by name: how their tasks are read and how an answer is judged."""
+"""What a benchmark is to the runner: tasks and a rule that judges an answer."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from mmturn.errors import ParseError
+from mmturn.errors import DataError, ParseError
 from mmturn.geometry import Size
 from mmturn.types import Json
 
@@ -53,11 +53,14 @@ def read_coordinates(name: str, value: Json, count: int, frame: str, size: Size)
 
 
 def write_coordinates(pixels: list[float] | tuple[float, ...], frame: str, size: Size) -> list[int] | list[float]:
-    """Pixels of a view as coordinates of a frame: whole numbers, or four decimals in the unit frame."""
+    """Pixels of a view as coordinates of a frame: whole numbers, or four decimals in the unit frame.
+
+    Raises DataError for a region that is not finite.
+    """
     scales = _scales(frame, size)
     values = [float(pixel) / scales[i % 2] for i, pixel in enumerate(pixels)]
     if not all(map(math.isfinite, values)):
-        raise ParseError(f"a region must be finite, got {list(pixels)}")
+        raise DataError(f"a region must be finite, got {list(pixels)}")
     # Adding zero turns -0.0 into 0.0.
     return [round(v, 4) + 0.0 for v in values] if frame == "unit" else [round(v) for v in values]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from mmturn.recipe import Recipe
 from mmturn.rewards.answer import AnswerReward
 from mmturn.rewards.gold import gold_trajectory, grade_gold
 from mmturn.rewards.rubric import WeightedRubric, rubric_of
-from mmturn.tasks.rows import RowProblem, read_tasks
+from mmturn.tasks.rows import RowProblem, scan_tasks
 from mmturn.tasks.vstar import read_vstar
 from mmturn.types import Observation, PixelBudget, Task, Trajectory
 
 _FACTOR = 28
+_BUDGET = PixelBudget(4 * _FACTOR**2, 1280 * _FACTOR**2)
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,17 @@ def check_rows(
     Raises DataError where the file cannot be read at all, ConfigError for a wrong reward.
     """
     rubric = rubric_of(recipe.reward, allow_code)
-    try:
-        tasks, problems = read_vstar(path) if path.is_dir() else read_tasks(path)
-    except DataError:
-        if not path.exists() or path.is_dir():
-            raise
-        tasks, problems = [], _all_problems(path)
-    places: Sequence[int | None] = [None] * len(tasks) if path.is_dir() else _lines(path, problems)
+    numbered: list[tuple[int | None, Task]] = []
+    if path.is_dir():
+        tasks, problems = read_vstar(path)
+        numbered += [(None, task) for task in tasks]
+    else:
+        rows, problems = scan_tasks(path)
+        numbered += rows
     store = ImageStore(decoded_bytes=1 << 26, view_bytes=1 << 20)
     good: list[Task] = []
     sizes: dict[str, Size] = {}
-    for number, (task, line) in enumerate(zip(tasks, places, strict=True), 1):
+    for number, (line, task) in enumerate(numbered, 1):
         reason = problem_of(task, rubric, store, sizes)
         if reason is None:
             good.append(task)
@@ -66,7 +67,7 @@ def check_rows(
             where = task.id if line is None else f"{path}:{line}"
             problems.append(RowProblem(where, reason, line))
         if progress is not None:
-            progress(number, len(tasks))
+            progress(number, len(numbered))
     problems.sort(key=lambda problem: problem.line or 0)
     return Checked(tuple(good), tuple(problems), sizes)
 
@@ -77,7 +78,7 @@ def problem_of(task: Task, rubric: WeightedRubric, store: ImageStore, sizes: dic
         for path in task.images:
             if path not in sizes:
                 size = store.put_file(path).size
-                processor_rule(size, PixelBudget(4 * _FACTOR**2, 1280 * _FACTOR**2), _FACTOR)
+                _size_rule(size, _BUDGET)
                 sizes[path] = size
     except DataError as error:
         return str(error)
@@ -103,15 +104,20 @@ def gold_page(checked: Checked, out: Path, limit: int = 60) -> Path:
     """A page of the first tasks with their gold boxes drawn, as a 1280-token policy would see the images."""
     from mmturn.viewer import write_page
 
-    store, budget = ImageStore(), PixelBudget(4 * _FACTOR**2, 1280 * _FACTOR**2)
+    store = ImageStore()
     shown: list[Trajectory] = []
     for task in checked.tasks[:limit]:
-        views = [fit(store.put_file(path), lambda size, b: processor_rule(size, b, _FACTOR), budget) for path in task.images]
+        views = [fit(store.put_file(path), _size_rule, _BUDGET) for path in task.images]
         gold = gold_trajectory(task)
         turn = replace(gold.turns[0], observation=Observation((*views, task.question)))
         shown.append(replace(gold, turns=(turn,)))
-    note = f"{len(checked.tasks)} good rows, {len(checked.problems)} bad ones; the first {len(shown)} with their gold answers"
+    note = f"{len(checked.tasks)} good rows, {len(checked.problems)} bad; the first {len(shown)} with gold answers"
     return write_page(out, shown, store, title="Task rows", note=note, max_side_px=768)
+
+
+def _size_rule(size: Size, budget: PixelBudget) -> Size:
+    """Qwen2.5-VL's; all families refuse the same images."""
+    return processor_rule(size, budget, _FACTOR)
 
 
 def _answer_reward(rubric: WeightedRubric) -> RewardFn:
@@ -124,38 +130,4 @@ def _outside(box: Box, size: Size) -> str | None:
     if bounds.contains(box):
         return None
     numbers = [f"{value:g}" for value in box.as_tuple()]
-    return f"the box [{', '.join(numbers)}] reaches outside the image of {size.width} x {size.height} px (after rotation)"
-
-
-def _lines(path: Path, problems: Sequence[RowProblem]) -> list[int]:
-    """Line of each good row: those that hold something, less the bad ones."""
-    bad = {problem.line for problem in problems}
-    if path.suffix == ".json":
-        import json
-
-        count = len(json.loads(path.read_bytes().decode("utf-8-sig")))
-        return [number for number in range(1, count + 1) if number not in bad]
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    return [number for number, text in enumerate(data, 1) if text.strip() and number not in bad]
-
-
-def _all_problems(path: Path) -> list[RowProblem]:
-    """The problems of a file without a good row, one by one."""
-    import tempfile
-
-    # reading wants one good row; with one put before them the others' problems come back in full
-    with tempfile.TemporaryDirectory() as folder:
-        probe = Path(folder) / path.name
-        good = b'{"images": [], "question": "?", "answer": "!", "id": "\\u0000"}'
-        data = path.read_bytes()
-        if path.suffix == ".json" or not data.strip():
-            read_tasks(path)
-        probe.write_bytes(good + b"\n" + data.removeprefix(b"\xef\xbb\xbf"))
-        _, problems = read_tasks(probe, check_images=False)
-    found = [RowProblem(f"{path}:{(p.line or 1) - 1}", p.reason, (p.line or 1) - 1) for p in problems]
-    lines = {problem.line for problem in found}
-    folder_missing = [line for line in _lines(path, found) if line not in lines]
-    return sorted(
-        [*found, *(RowProblem(f"{path}:{line}", "there is no such image file", line) for line in folder_missing)],
-        key=lambda problem: problem.line or 0,
-    )
+    return f"the box [{', '.join(numbers)}] reaches outside the image of {size.width} x {size.height} px"

@@ -1,28 +1,41 @@
-"""Replay: carry a stored trajectory's actions out again and compare, step by step."""
+"""Replay: run a stored trajectory again with its completions given, and compare, step by step.
+
+The true driver, renderer, grammar, environment and tools run; only the engine repeats what was sampled. So the first
+difference in anything that follows from the completions shows: views, words, token ids, actions, errors, facts, how
+it ended. Rewards are computed again from the record, log-probs by the trainer's forward pass.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mmturn.build import Policy, env_factory, make_grammar, make_policy, make_tools
-from mmturn.errors import MmturnError, ToolError
+from mmturn.build import Policy, env_factory, make_grammar, make_policy, make_tools, model_path
+from mmturn.errors import DataError
 from mmturn.families import family_of
 from mmturn.families.spec import Family
-from mmturn.interfaces import Environment, Rubric
+from mmturn.interfaces import Rubric
 from mmturn.media import ImageStore
 from mmturn.models.files import model_folder
 from mmturn.models.policy import PolicyModule
 from mmturn.recipe import Recipe
+from mmturn.rendering.renderer import Renderer
+from mmturn.rendering.tokenizer import load_tokenizer
 from mmturn.rewards.rubric import rubric_of
+from mmturn.rollout import Driver, Episode, InlineHost
 from mmturn.store.trajectories import images_folder, read_trajectories, trajectory_file
 from mmturn.training.feed import Feed
-from mmturn.types import Observation, Task, Trajectory, Turn, View
+from mmturn.types import Completion, Request, StopReason, Task, Trajectory, Turn
+
+LOGPROB_TOLERANCE = {torch.float32: 1e-3}
+"""Largest gap between sampler and trainer that is no divergence; rounding of a batch's shape alone stays below."""
+_COARSE_TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,9 +44,9 @@ class Divergence:
 
     trajectory: str
     turn: int | None
-    """None: the trajectory as a whole (its reward)."""
+    """None: the trajectory as a whole."""
     what: str
-    """views, error, facts, answer, reward or logprobs."""
+    """views, words, token_ids, actions, error, facts, text, turns, stop, answer, reward, rows or logprobs."""
     stored: str
     replayed: str
 
@@ -64,14 +77,19 @@ class ReplayOutcome:
 
 def replay_run(recipe: Recipe, run: Path, *, limit: int = 0, logprobs: bool = True) -> ReplayOutcome:
     """Replay a run folder or file with the recipe it was sampled with. Code named in the recipe is run."""
-    stored = list(itertools.islice(read_trajectories(trajectory_file(run)), limit or None))
+    images = images_folder(run)
+    stored = itertools.islice(read_trajectories(trajectory_file(run)), limit or None)
     store = ImageStore()
-    store.add_folder(images_folder(run))
+    store.add_folder(images)
     policy = make_policy(recipe, allow_code=True, store=store) if logprobs else None
-    family = policy.loaded.family if policy is not None else family_of(model_folder(recipe.model.path), recipe.model.family)
+    if policy is not None:
+        renderer = policy.renderer
+    else:
+        folder = model_folder(model_path(recipe.model.path))
+        renderer = Renderer(family_of(folder, recipe.model.family), load_tokenizer(folder))
     results = list(
         replay(
-            stored, recipe, family, store, images_folder(run),
+            stored, recipe, renderer, store, images,
             rubric=rubric_of(recipe.reward, True), policy=policy, allow_code=True,
         )
     )  # fmt: skip
@@ -79,74 +97,10 @@ def replay_run(recipe: Recipe, run: Path, *, limit: int = 0, logprobs: bool = Tr
     return ReplayOutcome(len(results), tuple(r.divergence for r in results if r.divergence), max(gaps, default=None))
 
 
-def replay_tools(trajectory: Trajectory, env: Environment, grammar_parse: Callable[..., object]) -> Divergence | None:
-    """Carry out every action again; the first difference in what came of it."""
-    task = trajectory.task
-    try:
-        shown = env.reset(task, trajectory.seed).views
-    except MmturnError as error:
-        return Divergence(trajectory.id, 0, "reset", "an image", str(error))
-    seen: list[View] = []
-    for turn in trajectory.turns:
-        if turn.observation.is_error and turn.observation.views:
-            env.note_shown(turn.observation.views)
-        elif turn.observation.views != shown:
-            return _differs(trajectory, turn, "views", turn.observation.views, shown)
-        seen += turn.observation.views
-        if not turn.actions:
-            shown = ()
-            problem = _parse_problem(turn, seen, env, grammar_parse)
-            if problem is None and turn.error is not None:
-                return _differs(trajectory, turn, "error", turn.error, "the completion parses")
-            continue
-        try:
-            step = env.step(turn.actions)
-        except ToolError as error:
-            if turn.error != str(error):
-                return _differs(trajectory, turn, "error", turn.error, str(error))
-            shown = ()
-            continue
-        if turn.error is not None:
-            return _differs(trajectory, turn, "error", turn.error, "none")
-        if dict(step.facts) != dict(turn.facts):
-            return _differs(trajectory, turn, "facts", turn.facts, step.facts)
-        if step.terminated and step.answer != trajectory.answer:
-            return _differs(trajectory, turn, "answer", trajectory.answer, step.answer)
-        shown = step.observation.views if isinstance(step.observation, Observation) else ()
-    return None
-
-
-def replay_reward(trajectory: Trajectory, rubric: Rubric) -> Divergence | None:
-    """Grade again and compare with the stored reward, if there is one."""
-    if trajectory.reward is None:
-        return None
-    again = rubric(trajectory)
-    if math.isclose(again.total, trajectory.reward.total, abs_tol=1e-9):
-        return None
-    return Divergence(trajectory.id, None, "reward", f"{trajectory.reward.total:g}", f"{again.total:g}")
-
-
-@torch.no_grad()
-def logprob_gaps(policy: Policy, trajectories: Sequence[Trajectory], module: PolicyModule) -> dict[str, float]:
-    """Largest difference between stored and teacher-forced log-probs of each trajectory that has some."""
-    feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
-    gaps: dict[str, float] = {}
-    for trajectory in trajectories:
-        rows = [row for row in feed.rows(trajectory) if row.logprobs is not None]
-        if not rows:
-            continue
-        batch = feed.batch(rows).to(policy.loaded.device)
-        new = module(batch).logprobs
-        assert batch.old_logprobs is not None
-        mask = batch.loss_mask.bool()
-        gaps[trajectory.id] = float((new - batch.old_logprobs)[mask].abs().max()) if bool(mask.any()) else 0.0
-    return gaps
-
-
 def replay(
-    trajectories: Sequence[Trajectory],
+    trajectories: Iterator[Trajectory] | Sequence[Trajectory],
     recipe: Recipe,
-    family: Family,
+    renderer: Renderer,
     store: ImageStore,
     images: Path,
     *,
@@ -155,26 +109,168 @@ def replay(
     allow_code: bool = False,
 ) -> Iterator[Replay]:
     """Replay stored trajectories: tools always, rewards with ``rubric``, log-probs with ``policy``. ``images`` is the
-    run's own folder of images, used where a task's file is gone.
-
-    Raises ConfigError where the recipe is not the one they were sampled with (another grammar or family).
-    """
+    run's own folder of images, used where a task's file is gone."""
+    family: Family = renderer.family
     make_env = env_factory(recipe, family, store, make_tools(recipe, allow_code), allow_code)
-    grammar = make_grammar(recipe.grammar, family, allow_code)
-    module = None
-    if policy is not None:
-        module = PolicyModule(policy.loaded, recipe.rollout.temperature, policy.renderer.banned_ids).eval()
+    engine = RecordedEngine()
+    driver = Driver(
+        engine, renderer, make_grammar(recipe.grammar, family, allow_code), make_env, InlineHost(),
+        replace(recipe.rollout, deterministic=True), prepare=store.pixels,
+    )  # fmt: skip
+    module = None if policy is None else PolicyModule(policy.loaded, 1.0, renderer.banned_ids).eval()
     for stored in trajectories:
-        trajectory = replace(stored, task=_with_stored_images(stored, images))
-        found = replay_tools(trajectory, make_env(), grammar.parse)
+        engine.load(stored)
+        episode = Episode(
+            _with_stored_images(stored, images), stored.group, stored.index, stored.seed,
+            int(stored.meta.get("env_seed", stored.seed)),
+        )  # fmt: skip
+        (again,) = driver.run([episode])
+        found = first_difference(stored, again, renderer)
         if found is None and rubric is not None:
             found = replay_reward(stored, rubric)
         gap = None
         if policy is not None and module is not None:
-            gap = logprob_gaps(policy, [stored], module).get(stored.id)
-            if found is None and gap is not None and gap > 1e-3:
-                found = Divergence(stored.id, None, "logprobs", "sampler's", f"up to {gap:.2g} away")
+            gap, problem = logprob_gap(policy, stored, module)
+            found = found or problem
         yield Replay(stored.id, found, gap)
+    driver.close()
+
+
+class RecordedEngine:
+    """Answers each request with the completion that a trajectory has recorded for the turn."""
+
+    name = "recorded"
+    version = 0
+
+    def __init__(self) -> None:
+        self._turns: tuple[Turn, ...] = ()
+        self._waiting: list[Request] = []
+
+    def load(self, trajectory: Trajectory) -> None:
+        """Take the completions of this trajectory."""
+        self._turns, self._waiting = trajectory.turns, []
+
+    def submit(self, request: Request) -> None:
+        """Queue a request."""
+        self._waiting.append(request)
+
+    def collect(self) -> list[Completion]:
+        """What was recorded; an error where the record ends."""
+        waiting, self._waiting = self._waiting, []
+        return [self._answer(request) for request in waiting]
+
+    @property
+    def room(self) -> int:
+        """Any number."""
+        return 1
+
+    @property
+    def idle(self) -> bool:
+        """True when no request waits."""
+        return not self._waiting
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _answer(self, request: Request) -> Completion:
+        if request.turn >= len(self._turns):
+            return Completion(request.id, "", finish="error", error=f"the record ends before turn {request.turn}")
+        turn = self._turns[request.turn]
+        return Completion(request.id, turn.text, _sampled(turn), turn.logprobs, turn.finish, None, turn.policy_version)
+
+
+def first_difference(stored: Trajectory, again: Trajectory, renderer: Renderer) -> Divergence | None:
+    """The first difference between a stored trajectory and its replay. Where the infrastructure had failed or run out
+    of time, the last turn's outcome and the ending need not come again."""
+    broke = stored.stop.status == "failed" or stored.stop is StopReason.TIME_LIMIT
+    for old, new in zip(stored.turns, again.turns, strict=False):
+        settled = not (broke and old.index == len(stored.turns) - 1)
+        for what, was, now in _aspects(old, new, settled):
+            if was != now:
+                return Divergence(stored.id, old.index, what, f"{was!r:.200}", f"{now!r:.200}")
+        if old.logprobs is not None and old.text != renderer.decode(_sampled(old) or ()):
+            return Divergence(stored.id, old.index, "text", f"{old.text!r:.200}", "another reading of its token ids")
+    if len(again.turns) < len(stored.turns) or not broke:
+        was, now = _ending(stored), _ending(again)
+        if was != now:
+            return Divergence(stored.id, None, "stop", was, now)
+        if stored.answer != again.answer:
+            return Divergence(stored.id, None, "answer", f"{stored.answer!r:.200}", f"{again.answer!r:.200}")
+    return None
+
+
+def _aspects(old: Turn, new: Turn, settled: bool) -> Iterator[tuple[str, Any, Any]]:
+    """(name, stored, replayed) of what follows from the completions, in the order in which it comes about."""
+    yield "views", old.observation.views, new.observation.views
+    yield "words", old.observation, new.observation
+    yield "token_ids", (old.fresh_context, old.token_ids), (new.fresh_context, new.token_ids)
+    yield "token_ids", (old.provenance, old.context_views), (new.provenance, new.context_views)
+    yield "actions", _plain(old.actions), _plain(new.actions)
+    if settled:
+        yield "error", old.error, new.error
+        yield "facts", _plain(old.facts), _plain(new.facts)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as they come back from a file."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return replace(value, arguments=_plain(value.arguments)) if hasattr(value, "arguments") else value
+
+
+def _ending(trajectory: Trajectory) -> str:
+    why = f" ({trajectory.error})" if trajectory.error else ""
+    return f"{trajectory.stop.value} after {trajectory.num_turns} turns{why}"
+
+
+def _sampled(turn: Turn) -> tuple[int, ...] | None:
+    if turn.token_ids is None:
+        return None
+    return tuple(token for token, mark in zip(turn.token_ids, turn.provenance, strict=False) if mark == "s")
+
+
+def replay_reward(trajectory: Trajectory, rubric: Rubric) -> Divergence | None:
+    """Grade again and compare with the stored reward, if there is one."""
+    stored = trajectory.reward
+    if stored is None:
+        return None
+    again = rubric(trajectory)
+    pairs = [("total", stored.total, again.total), ("outcome", stored.outcome, again.outcome)]
+    pairs += [(f"turn {k}", *both) for k, both in enumerate(zip(stored.turns, again.turns, strict=False))]
+    pairs += [(name, stored.components.get(name, math.nan), value) for name, value in again.components.items()]
+    for name, was, now in pairs:
+        if not math.isclose(was, now, rel_tol=1e-9, abs_tol=1e-9):
+            return Divergence(trajectory.id, None, "reward", f"{name} {was:g}", f"{now:g}")
+    return None
+
+
+@torch.no_grad()
+def logprob_gap(
+    policy: Policy, trajectory: Trajectory, module: PolicyModule
+) -> tuple[float | None, Divergence | None]:
+    """Largest difference between stored and teacher-forced log-probs at the temperature they were sampled at; None
+    where none are stored."""
+    feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
+    temperature = float(trajectory.meta.get("temperature", policy.recipe.rollout.temperature))
+    module.temperature = temperature if temperature > 0 else 1.0
+    try:
+        rows = [row for row in feed.rows(trajectory) if row.logprobs is not None]
+        if not rows:
+            return None, None
+        batch = feed.batch(rows).to(policy.loaded.device)
+    except DataError as error:
+        return None, Divergence(trajectory.id, None, "rows", "tokens and views", str(error))
+    assert batch.old_logprobs is not None, "rows without log-probs are left out"
+    mask = batch.loss_mask.bool()
+    if not bool(mask.any()):
+        return 0.0, None
+    gap = float((module(batch).logprobs - batch.old_logprobs)[mask].abs().max())
+    tolerance = LOGPROB_TOLERANCE.get(next(policy.loaded.model.parameters()).dtype, _COARSE_TOLERANCE)
+    if gap <= tolerance:
+        return gap, None
+    return gap, Divergence(trajectory.id, None, "logprobs", "sampler's", f"up to {gap:.2g} away")
 
 
 def _with_stored_images(trajectory: Trajectory, images: Path) -> Task:
@@ -187,15 +283,3 @@ def _with_stored_images(trajectory: Trajectory, images: Path) -> Task:
         if kept and not Path(paths[index]).is_file():
             paths[index] = str(kept[0])
     return replace(trajectory.task, images=tuple(paths))
-
-
-def _parse_problem(turn: Turn, seen: Sequence[View], env: Environment, parse: Callable[..., object]) -> str | None:
-    try:
-        parse(turn.text, tuple(seen), env.tools, turn.index)
-    except MmturnError as error:
-        return str(error)
-    return None
-
-
-def _differs(trajectory: Trajectory, turn: Turn, what: str, stored: object, replayed: object) -> Divergence:
-    return Divergence(trajectory.id, turn.index, what, f"{stored!r:.200}", f"{replayed!r:.200}")

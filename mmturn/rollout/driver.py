@@ -20,9 +20,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mmturn.errors import EnvError, ParseError, ToolError
+from mmturn.errors import ConfigError, EnvError, ParseError, ToolError
 from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Step
 from mmturn.rollout.episode import Running
 from mmturn.rollout.groups import Episode
@@ -72,7 +73,7 @@ class Driver:
         while self._running:
             self._gather_steps()
             for completion in self.engine.collect():
-                self._on_completion(completion)
+                self._alone(completion.request_id, partial(self._on_completion, completion))
             yield from self._take_finished()
         yield from self._take_finished()
 
@@ -88,17 +89,34 @@ class Driver:
         return finished
 
     def _gather_steps(self) -> None:
-        """Take finished environment steps until the engine has enough to do."""
+        """Take finished environment steps until the engine has enough to do; all of them, in a fixed order, with
+        ``deterministic``."""
+        gathered: list[tuple[str, Any]] = []
         while self.host.under_way:
-            if self.config.deterministic or self.engine.idle:
-                timeout = None
-            else:
-                timeout = self.config.linger_s if self.engine.room > 0 else 0.0
-            results = self.host.collect(timeout)
-            for key, result in sorted(results, key=lambda pair: pair[0]) if self.config.deterministic else results:
-                self._on_step(key, result)
+            if self.config.deterministic:
+                gathered += self.host.collect(None)
+                continue
+            timeout = self.config.linger_s if self.engine.room > 0 else 0.0
+            results = self.host.collect(None if self.engine.idle else timeout)
             if not results:
                 return
+            self._on_steps(results)
+        self._on_steps(sorted(gathered, key=lambda pair: pair[0]))
+
+    def _on_steps(self, results: Iterable[tuple[str, Any]]) -> None:
+        for key, result in results:
+            self._alone(key, partial(self._on_step, key, result))
+
+    def _alone(self, key: str, handle: Callable[[], None]) -> None:
+        """Handle an event of one trajectory. Grammars and worlds are anybody's: what they break is theirs (rule 7)."""
+        try:
+            handle()
+        except ConfigError:
+            raise
+        except Exception as error:
+            log.exception("trajectory %s", key)
+            if key in self._running:
+                self._finish(self._running[key], StopReason.ENV_FAILED, error=f"{type(error).__name__}: {error}")
 
     def _start(self, episode: Episode) -> None:
         if episode.id in self._running:
@@ -123,7 +141,7 @@ class Driver:
 
     def _on_step(self, key: str, result: Any) -> None:
         running = self._running[key]
-        if isinstance(result, ToolError):
+        if isinstance(result, ToolError) and running.completion is not None:
             self._record(running, str(result), {})
             self._bad_action(running, str(result))
         elif isinstance(result, TimeoutError):

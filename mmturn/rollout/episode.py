@@ -77,5 +77,5 @@ class Running:
             answer=answer,
             error=error,
             facts=dict(self.facts),
-            meta=dict(meta),
+            meta={**meta, "env_seed": episode.env_seed},
         )

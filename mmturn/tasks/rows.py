@@ -49,7 +49,19 @@ def read_tasks(
     Raises DataError for a file that cannot be read or holds no good row.
     """
     path = Path(path)
-    tasks: list[Task] = []
+    numbered, problems = scan_tasks(path, check_images)
+    tasks = [task for _, task in numbered]
+    if not tasks or (strict and problems):
+        raise DataError(_summary(path, problems, len(tasks)))
+    return tasks, problems
+
+
+def scan_tasks(path: Path, check_images: bool = True) -> tuple[list[tuple[int, Task]], list[RowProblem]]:
+    """``read_tasks`` with the line of each good row, and no objection to a file of bad rows alone.
+
+    Raises DataError for a file that cannot be read.
+    """
+    tasks: list[tuple[int, Task]] = []
     problems: list[RowProblem] = []
     lines_of: dict[str, int] = {}
     for line, row in _rows(path):
@@ -61,11 +73,9 @@ def read_tasks(
             if task.id in lines_of:
                 raise DataError(f"the id {task.id!r} is already that of line {lines_of[task.id]}; ids must be unique")
             lines_of[task.id] = line
-            tasks.append(task)
+            tasks.append((line, task))
         except DataError as exc:
             problems.append(RowProblem(where, str(exc), line))
-    if not tasks or (strict and problems):
-        raise DataError(_summary(path, problems, len(tasks)))
     return tasks, problems
 
 

@@ -147,12 +147,15 @@ def check_environment(make: Callable[[], Environment], task: Task, actions: Sequ
         step = env.step((action,))
         _check_step(step)
         assert not step.terminated, f"{action.name} ended the episode; give actions that do not"
+    wanted = "a tool that does not exist must raise ToolError, with a message for the policy"
     try:
         env.step((Action("tool", "no_such_tool", {}),))
     except ToolError:
         pass
+    except Exception as error:
+        raise AssertionError(f"{wanted}; got {type(error).__name__}: {error}") from error
     else:
-        raise AssertionError("a tool that does not exist must raise ToolError, with a message for the policy")
+        raise AssertionError(wanted)
     env.note_shown(first.views)
     last = env.step((Action("answer", "answer", {"text": "42"}),))
     _check_step(last)

@@ -17,7 +17,7 @@ from mmturn.types import Json, ToolSpec, View
 class CropConfig(RegionRule, Showing):
     """Settings of the crop tool; see RegionRule for what becomes of a box and Showing for how it is shown."""
 
-    call_name: str = "crop"
+    name: str = "crop"
     """Name by which the policy calls it, e.g. ``image_zoom_in_tool``."""
     addressing: Literal["original", "latest", "argument"] = "original"
     """Which view a box refers to: the first, the last shown, or the one that the argument ``source`` names."""
@@ -40,7 +40,7 @@ class CropTool:
     def __init__(self, config: CropConfig | None = None) -> None:
         self.config = config or CropConfig()
         self.spec = ToolSpec(
-            name=self.config.call_name,
+            name=self.config.name,
             description="Cuts a box out of the image and shows it enlarged, with details that were too small before.",
             parameters=box_schema(self.config.addressing, self.config.label),
             addressing=self.config.addressing,

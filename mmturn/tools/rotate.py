@@ -17,7 +17,7 @@ from mmturn.types import Json, ToolSpec, View
 class RotateConfig(Showing):
     """Settings of the rotate tool; see Showing."""
 
-    call_name: str = "rotate"
+    name: str = "rotate"
     """Name by which the policy calls it, e.g. ``image_rotate_tool``."""
     addressing: Literal["original", "latest", "argument"] = "latest"
     """Which view is turned: the first, the last shown, or the one that the argument ``source`` names."""
@@ -38,7 +38,7 @@ class RotateTool:
         text = "Degrees counter-clockwise" + (", a multiple of 90." if self.config.quarter_turns else ".")
         properties: dict[str, Json] = {"angle": {"type": "number", "description": text}}
         self.spec = ToolSpec(
-            name=self.config.call_name,
+            name=self.config.name,
             description="Shows the image turned.",
             parameters={
                 "type": "object",

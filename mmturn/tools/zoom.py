@@ -18,7 +18,7 @@ from mmturn.types import Json, ToolSpec, View
 class ZoomConfig(RegionRule, Showing):
     """Settings of the zoom tool; see RegionRule and Showing."""
 
-    call_name: str = "zoom"
+    name: str = "zoom"
     """Name by which the policy calls it."""
     addressing: Literal["original", "latest", "argument"] = "original"
     """Which view a point refers to: the first, the last shown, or the one that the argument ``source`` names."""
@@ -57,7 +57,7 @@ class ZoomTool:
             text = f"How many times nearer, from 1 to {config.max_factor:g} (default {config.factor:g})."
             properties["factor"] = {"type": "number", "description": text}
         self.spec = ToolSpec(
-            name=config.call_name,
+            name=config.name,
             description="Shows the surroundings of a point of the image, enlarged.",
             parameters={
                 "type": "object",

@@ -263,13 +263,20 @@ def _regions(action: Action) -> list[list[float]]:
 
 
 def clean(value: Any) -> Any:
-    """JSON values that JavaScript reads: NaN and infinities become null, other objects their text."""
-    if value is None or isinstance(value, (bool, int, str)):
+    """JSON values that browsers read: NaN and infinities become null, stray surrogates U+FFFD, other objects text."""
+    if value is None or isinstance(value, (bool, int)):
         return value
+    if isinstance(value, str):
+        return _valid(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): clean(item) for key, item in value.items()}
+        return {_valid(str(key)): clean(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [clean(item) for item in value]
-    return str(value)
+    return _valid(str(value))
+
+
+def _valid(text: str) -> str:
+    """Text without stray surrogates, on which browsers' own tools crash."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

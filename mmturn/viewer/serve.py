@@ -45,10 +45,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.FORBIDDEN, "only this machine is served")
             return
         file = _locate(self.root, self.path)
-        if file is None:
+        try:
+            data = None if file is None else file.read_bytes()
+        except OSError:  # gone, or not ours to read
+            data = None
+        if file is None or data is None:
             self.send_error(HTTPStatus.NOT_FOUND, "nothing here")
             return
-        data = file.read_bytes()
         kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind)
@@ -72,11 +75,11 @@ def _locate(root: Path, target: str) -> Path | None:
     if not name:
         return next((root / index for index in _INDEX if (root / index).is_file()), None)
     try:
+        # Resolved, so that a link cannot lead out of the folder either.
         file = (root / name).resolve()
-    except OSError:
+        return file if file.is_relative_to(root) and file.is_file() else None
+    except OSError:  # a name that is too long, a loop of links
         return None
-    # Resolved, so that a link cannot lead out of the folder either.
-    return file if file.is_relative_to(root) and file.is_file() else None
 
 
 def make_server(path: Path, port: int = 0, host: str = "127.0.0.1") -> ThreadingHTTPServer:

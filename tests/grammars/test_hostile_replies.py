@@ -18,7 +18,7 @@ from mmturn.tools.crop import CropConfig, CropTool
 from mmturn.types import Action, ImageRef, View
 
 VIEW = View(ImageRef("a" * 64, Size(640, 480)), Transform(), Size(640, 480))
-TOOLS = (CropTool().spec, CropTool(CropConfig(call_name="crop_at", addressing="argument")).spec)
+TOOLS = (CropTool().spec, CropTool(CropConfig(name="crop_at", addressing="argument")).spec)
 GRAMMARS: list[tuple[ActionGrammar, int]] = [
     (ToolCallGrammar(), 0),
     (ToolCallGrammar(ToolCallConfig(think="required", answer_form="boxed", frame="unit", max_calls=100_000)), 0),

@@ -13,13 +13,14 @@ from mmturn.geometry import Size, Transform
 from mmturn.grammars.tool_call import ToolCallConfig, ToolCallGrammar
 from mmturn.schema import build
 from mmturn.tools.crop import CropConfig, CropTool
+from mmturn.tools.rotate import RotateConfig, RotateTool
 from mmturn.tools.zoom import ZoomConfig, ZoomTool
-from mmturn.types import Action, ImageRef, Observation, Task, View
+from mmturn.types import Action, ImageRef, Observation, Task, ToolSpec, View
 
 TASK = Task("t", "What is written on the red sign?", choices=("cat", "dog"), answer="B", answer_type="choice")
 FREE = Task("t", "How many?", answer="7")
 CROP = CropTool().spec
-BY_INDEX = CropTool(CropConfig(call_name="crop_at", addressing="argument")).spec
+BY_INDEX = CropTool(CropConfig(name="crop_at", addressing="argument")).spec
 ZOOM = ZoomTool(ZoomConfig(addressing="latest")).spec
 TOOLS = (CROP, BY_INDEX, ZOOM)
 FRAMES = ("view_px", "permille", "unit")
@@ -338,3 +339,22 @@ def test_round_trip_of_answers(text: str) -> None:
 def test_surrogates_survive_in_answers() -> None:
     text = b"<answer>caf\xe9</answer>".decode("utf-8", "surrogateescape")
     assert parse(text)[0].arguments["text"] == "caf\udce9"
+
+
+def test_a_region_that_is_not_finite_cannot_be_written() -> None:
+    for frame in FRAMES:
+        with pytest.raises(DataError, match="finite"):
+            grammar(frame=frame).format(Action("tool", "crop", {"bbox_2d": [0, 0, float("nan"), 1]}, 0), VIEWS)
+
+
+def test_calls_without_regions() -> None:
+    rotate = RotateTool(RotateConfig(name="turn")).spec
+    text = '<tool_call>{"name": "turn", "arguments": {"angle": 90}}</tool_call>'
+    (action,) = grammar().parse(text, VIEWS, (rotate,), 0)
+    assert action == Action("tool", "turn", {"angle": 90}, None)
+    assert grammar().format(action, VIEWS) == text
+    with pytest.raises(ParseError, match="angle must be of type number"):
+        grammar().parse(text.replace("90", '"90"'), VIEWS, (rotate,), 0)
+    choice = ToolSpec("turn", "Turns.", {"properties": {"angle": {"type": "integer", "enum": [90, 180]}}})
+    with pytest.raises(ParseError, match="one of 90, 180"):
+        grammar().parse(text.replace("90", "45"), VIEWS, (choice,), 0)

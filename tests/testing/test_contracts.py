@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -48,6 +49,9 @@ class Tool(CropTool):
     """A crop, broken by what a test overrides."""
 
 
+COUNTER = itertools.count()
+
+
 def broken_tool(call: Callable[..., Any]) -> Any:
     return type("Broken", (Tool,), {"__call__": call})
 
@@ -67,7 +71,7 @@ def crashing(self: Any, arguments: Any, view: Any, look: Any) -> Any:
         (lambda self, arguments, view, look: ToolResult((view, 3)), "a part must be text or a View"),
         (lambda self, arguments, view, look: ToolResult((view,), {"crop": math.nan}), "facts must be JSON"),
         (lambda self, arguments, view, look: ToolResult((replace(view, size=Size(17, 16)),)), "not fitted"),
-        (lambda self, arguments, view, look: ToolResult((str(object()),)), "another result"),
+        (lambda self, arguments, view, look: ToolResult((str(next(COUNTER)),)), "another result"),
     ],
 )
 def test_broken_tools(call: Any, part: str) -> None:

@@ -159,7 +159,7 @@ def test_settings_are_checked() -> None:
 
 
 def test_spec_follows_the_settings() -> None:
-    spec = CropTool(CropConfig(call_name="image_zoom_in_tool", addressing="argument", label=False)).spec
+    spec = CropTool(CropConfig(name="image_zoom_in_tool", addressing="argument", label=False)).spec
     assert spec.name == "image_zoom_in_tool"
     assert set(spec.parameters["properties"]) == {"bbox_2d", "source"}
     assert spec.parameters["required"] == ["bbox_2d"]

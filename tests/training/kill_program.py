@@ -6,6 +6,7 @@ after a random time, half at a random write, sync, rename or removal of a file, 
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -13,35 +14,62 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
+from mmturn.jobs.train import train_policy
+from mmturn.models.settings import ModelConfig
+from mmturn.recipe import DataConfig, EvalConfig, Recipe
+from mmturn.rewards.rubric import RubricConfig
+from mmturn.rollout import RolloutConfig
 from mmturn.store.jsonl import LineWriter
-from mmturn.training import rl
-from mmturn.training.settings import KeepBest, RlConfig
-from tests.training.small_world import TRAINING, die, make_world, rl_parts
+from mmturn.training.settings import KeepBest, RlConfig, TrainingConfig
 
 UPDATES = 7
-SETTINGS = replace(
-    TRAINING, updates=UPDATES, save_every=2, eval_every=2, eval_at_start=True, keep_best=KeepBest("eval/accuracy", 1)
-)
+REWARD = """
+def parity(trajectory):
+    return float(sum(turn.provenance.count("s") + sum(turn.token_ids) for turn in trajectory.turns) % 3)
+"""
+
+
+def recipe_of(model: Path, data: Path) -> Recipe:
+    """A tiny random policy cannot answer, so that its reward is a sum of token ids: it varies, and any change shows."""
+    return Recipe(
+        model=ModelConfig(path=str(model), device="cpu", freeze_vision=True),
+        data=DataConfig(train=str(data / "tasks.jsonl"), validation=str(data / "tasks.jsonl")),
+        env={"name": "visual_qa", "root_budget": [1024, 4096], "crop_budget": [1024, 4096]},
+        rollout=RolloutConfig(
+            max_turns=2, max_new_tokens=6, max_context=4096, deterministic=True, env_workers=1, bad_action="resend"
+        ),
+        reward=RubricConfig(terms={f"{data / 'reward.py'}:parity": 1.0}),
+        training=TrainingConfig(
+            updates=UPDATES, lr=1e-3, micro_batch_rows=3, save_every=2, eval_every=2, eval_at_start=True,
+            keep_best=KeepBest("eval/num_turns", 1), log=(), progress=False, deterministic=True,
+        ),
+        rl=RlConfig(
+            group_size=3, groups_per_update=2, minibatches=2, old_logprobs="recompute", importance_cap=2.0
+        ),
+        evaluation=EvalConfig(tasks=2),
+    )  # fmt: skip
+
+
+def write_data(data: Path) -> None:
+    """Five tasks on two pictures, and the reward."""
+    data.mkdir()
+    dice = random.Random(0)
+    for name in ("a.png", "b.png"):
+        Image.frombytes("RGB", (80, 60), dice.randbytes(80 * 60 * 3)).save(data / name)
+    rows = [{"image": "ab"[i % 2] + ".png", "question": f"What is number {i}?", "answer": str(i)} for i in range(5)]
+    (data / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (data / "reward.py").write_text(REWARD)
 
 
 def train(model: Path, folder: Path) -> None:
     """One run, or what is left of it."""
-    torch.manual_seed(0)
-    world = make_world(model)
-
-    def evaluate(update: int) -> dict[str, float]:
-        with torch.no_grad():
-            return {"eval/accuracy": world.policy(world.feed.batch(rows)).logprobs.mean().item()}
-
-    rows = [row for seed in (90, 91) for row in world.feed.rows(world.trajectory(seed))]
-    config = RlConfig(group_size=3, groups_per_update=2, minibatches=2, old_logprobs="recompute", importance_cap=2.0)
-    rl.train(rl_parts(world, folder, SETTINGS, config, resume=True, evaluate=evaluate))
+    train_policy(recipe_of(model, folder.parent / "data"), folder, resume=True, allow_code=True)
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -79,7 +107,7 @@ def die_at(operation: int) -> None:
             if count == operation:
                 if half is not None:
                     half(*args)
-                die()
+                os.kill(os.getpid(), signal.SIGKILL)
             return original(*args, **options)
 
         return call
@@ -104,6 +132,7 @@ def die_at(operation: int) -> None:
 
 def main(model: Path, out: Path, kills: int, seed: int) -> None:
     """The undisturbed run, and runs that are killed until there were enough kills."""
+    write_data(out / "data")
     dice = random.Random(seed)
     start = time.perf_counter()
     assert ended(forked(lambda: train(model, out / "whole")))

@@ -45,7 +45,10 @@ def learn(world: World, config: TrainingConfig, rank: int | None) -> tuple[Updat
     known = reference.logprobs(pieces, filler)
     pieces = [piece.having(reference=values) for piece, values in zip(pieces, known, strict=True)]
     counts = processes.sums(
-        {"tokens": sum(int(p.batch.loss_mask.sum()) for p in pieces), "rows": sum(len(p.batch.num_tokens) for p in pieces)}
+        {
+            "tokens": sum(int(p.batch.loss_mask.sum()) for p in pieces),
+            "rows": sum(len(p.batch.num_tokens) for p in pieces),
+        }
     )
     objective = PolicyObjective(OBJECTIVE, Denominators(int(counts["tokens"]), int(counts["rows"])), True)
     return updater, [updater.update(pieces, objective, filler=filler, lr=config.lr) for _ in range(STEPS)]

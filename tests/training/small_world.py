@@ -6,7 +6,6 @@ and the log-probs of the policy that is being trained, so that a wrong weight an
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,9 @@ from mmturn.training.settings import RlConfig, TrainingConfig
 from mmturn.training.updater import Updater
 from mmturn.types import Action, Observation, PixelBudget, Reward, StopReason, Task, Trajectory, Turn, View
 
-TRAINING = TrainingConfig(updates=6, lr=1e-3, micro_batch_rows=3, save_every=2, log=(), progress=False, deterministic=True)
+TRAINING = TrainingConfig(
+    updates=6, lr=1e-3, micro_batch_rows=3, save_every=2, log=(), progress=False, deterministic=True
+)
 
 
 @dataclass
@@ -162,8 +163,3 @@ def rl_parts(
 def weights_of(world: World) -> dict[str, torch.Tensor]:
     """A copy of all weights."""
     return {name: p.detach().clone() for name, p in world.policy.model.named_parameters()}
-
-
-def die() -> None:
-    """End this process at once, as ``kill -9`` does."""
-    os.kill(os.getpid(), 9)

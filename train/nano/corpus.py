@@ -8,7 +8,7 @@ import torch
 from mmturn.tasks.visual_search.questions import rows_of
 from mmturn.tasks.visual_search.words import LEVELS
 from train.nano.decoder import Bank
-from train.nano.dialogue import Encoder, Sequence, thoughts
+from train.nano.dialogue import Encoder, Sequence, Target, thoughts
 from train.nano.model import CELL, OVERVIEW
 from train.nano.tower import COLUMNS, LEGIBLE
 from train.nano.vision import encode_fast
@@ -46,10 +46,10 @@ def aim_at(plate) -> tuple[int, int, int, int]:
     return tuple(min(max(v, 0), OVERVIEW) for v in box)
 
 
-def cell_of(plate) -> int:
-    """Merged token of the overview that holds the plate's centre."""
-    x, y = (plate[0] + plate[2]) / 2, (plate[1] + plate[3]) / 2
-    return int(y // CELL) * COLUMNS + int(x // CELL)
+def target_of(name: str, plate) -> Target:
+    """The named object whose plate is `plate`; its cell is the merged token that holds the plate's centre."""
+    x, y = float(plate[0] + plate[2]) / 2, float(plate[1] + plate[3]) / 2
+    return Target(name, int(y // CELL) * COLUMNS + int(x // CELL), (x, y))
 
 
 class Corpus:
@@ -99,14 +99,13 @@ class Corpus:
         level = str(rng.choice(list(odds), p=list(odds.values())))
         number, row, objects = self.questions[level][int(rng.integers(len(self.questions[level])))]
         plates = [self.plates[number][i] for i in objects]
-        cells = {name: cell_of(plate) for name, plate in zip(row["meta"]["targets"], plates)}
+        targets = tuple(target_of(name, plate) for name, plate in zip(row["meta"]["targets"], plates))
         sequence, thought = Sequence(encoder), thoughts(row)
-        sequence.prompt(row, self.overviews[number], cells)
+        sequence.prompt(row, self.overviews[number], targets)
         for index, plate in enumerate(plates if row["boxes"] else ()):
             kept = self.crops[number][objects[index]]
             view, rows, columns, box = kept[int(rng.integers(len(kept)))]
-            name = row["meta"]["targets"][index]
-            sequence.look(thought[index], box, name=name, cell=cells[name], aim=None if self.literal else aim_at(plate))
+            sequence.look(thought[index], box, target=targets[index], aim=None if self.literal else aim_at(plate))
             sequence.crop(self.offsets[view], rows, columns)
         sequence.answer(thought[-1], row["answer"])
         return sequence

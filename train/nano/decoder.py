@@ -72,8 +72,8 @@ def forward(model, x, deep, places, valid, cache: list | None = None, probes: di
     """Normed last hidden states [B, L, D].
 
     `valid` [B, S] marks tokens of the whole context that are no padding. `cache` holds (keys, values) per layer and
-    is appended to. `probes` maps a layer to (rows [P], positions [P], heads); its entry is replaced by the log
-    attention [P, heads, S] there.
+    is appended to. `probes` maps a name to (layer, rows [P], positions [P], heads); its entry is replaced by the log
+    attention [P, heads, S] there, or, where heads is None, by the layer's output [P, D].
     """
     text = model.model.language_model
     cos, sin = text.rotary_emb(x, places)
@@ -103,15 +103,19 @@ def forward(model, x, deep, places, valid, cache: list | None = None, probes: di
         groups = attention.num_key_value_groups
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         scores = (query * attention.scaling) @ key.transpose(2, 3) + bias.to(query.dtype)
-        if probes and number in probes:
-            rows, positions, heads = probes[number]
-            probes[number] = scores[rows, :, positions][:, heads].float().log_softmax(-1)
+        here = {k: v for k, v in (probes or {}).items() if isinstance(v, tuple) and v[0] == number}
+        for name, (_, rows, positions, heads) in here.items():
+            if heads is not None:
+                probes[name] = scores[rows, :, positions][:, heads].float().log_softmax(-1)
         out = scores.softmax(-1, dtype=scores.dtype) @ value
         x = x + attention.o_proj(out.transpose(1, 2).flatten(2)).to(x.dtype)
         h = norm(layer.post_attention_layernorm, x)
         x = x + layer.mlp(h).to(x.dtype)
         if number == 0 and deep is not None:
             x = x + deep
+        for name, (_, rows, positions, heads) in here.items():
+            if heads is None:
+                probes[name] = x[rows, positions].float()
     return norm(text.norm, x)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mmturn.tasks.visual_search.questions import prompt_text
+from mmturn.tasks.visual_search.words import LETTERS
 
 SYSTEM = "<|im_start|>system\ntools: crop<|im_end|>\n"
 BEFORE_IMAGE = "<|im_start|>user\n<|vision_start|>"
@@ -61,13 +62,23 @@ class Encoder:
         return None
 
 
+@dataclass(frozen=True)
+class Target:
+    """An object that a question names: its words, its cell of the overview, its plate's centre in overview px."""
+
+    name: str
+    cell: int
+    centre: tuple[float, float]
+
+
 @dataclass
 class Sequence:
     """Tokens with their 3-axis positions, what is trained, and where features and anchors go.
 
     `kind[i]` is 0 or how token i is trained; `target[i]` is a pixel for coordinates, else the token itself.
-    `features` lists (bank, offset, count) in order of appearance. `pointers` lists (position, picture cell,
-    whether a coordinate comes next): a token at which the policy should look at that cell of the overview.
+    `features` lists (bank, offset, count) in order of appearance. `pulls` lists (what, position, key position): where
+    the attention of a token should go while the language is learned (`train.nano.language.PULLS`). `named` lists
+    (position, x, y): the tokens that name an object, and its place in overview px.
     """
 
     encoder: Encoder
@@ -76,7 +87,9 @@ class Sequence:
     target: list[float] = field(default_factory=list)
     places: list[tuple[int, int, int]] = field(default_factory=list)
     features: list[tuple[str, int, int]] = field(default_factory=list)
-    pointers: list[tuple[int, int, bool]] = field(default_factory=list)
+    pulls: list[tuple[str, int, int]] = field(default_factory=list)
+    named: list[tuple[int, float, float]] = field(default_factory=list)
+    choices: dict[str, int] = field(default_factory=dict)
     overview_start: int = 0
     cursor: int = 0
 
@@ -105,29 +118,36 @@ class Sequence:
         self.features.append((bank, offset, count))
         self.cursor += max(rows, columns)
 
-    def point(self, start: int, ids, name: str, cell: int) -> None:
-        """Ask that the last word of `name` inside the piece at `start` look at `cell`."""
-        place = self.encoder.find(ids, self.encoder.encode(name))
+    def name(self, start: int, ids, target: Target) -> None:
+        """Ask that the last word of the target's name inside the piece at `start` look at its cell."""
+        place = self.encoder.find(ids, self.encoder.encode(target.name))
         if place is not None:
-            self.pointers.append((start + place, cell, False))
+            self.pulls.append(("name", start + place, self.overview_start + target.cell))
+            self.named.append((start + place, *target.centre))
 
-    def prompt(self, row: dict, overview: int, cells: dict[str, int] | None = None) -> None:
-        """System and question; `cells` maps each target's name to its cell."""
+    def prompt(self, row: dict, overview: int, targets: tuple[Target, ...] = ()) -> None:
+        """System and question."""
         self.text(SYSTEM + BEFORE_IMAGE)
         self.overview_start = len(self.ids)
         self.image("overview", overview, 8, 8)
         start, ids = self.text("<|vision_end|>" + prompt_text(row) + AFTER_PROMPT)
-        for name, cell in (cells or {}).items():
-            self.point(start, ids, name, cell)
+        for target in targets:
+            self.name(start, ids, target)
+        for letter in LETTERS if "choices" in row else "":
+            end = self.encoder.find(ids, self.encoder.encode(f"\n{letter}. "))
+            self.choices[letter] = start + end + 1
+            self.pulls.append(("letter", start + end + 1, start + end - 2))
 
-    def look(self, thought: str, box, *, name: str = "", cell: int = 0, aim=None) -> None:
+    def look(self, thought: str, box, *, target: Target | None = None, aim=None) -> None:
         """The oracle's look at `box`; coordinates are trained towards `aim` (default: the box itself)."""
         start, ids = self.text(look_text(thought, box), TRAINED)
-        self.point(start, ids, name, cell)
         places = [start + i for i, token in enumerate(ids) if token in self.encoder.numbers][-4:]
         for place, value in zip(places, box if aim is None else aim):
             self.kind[place], self.target[place] = COORDINATE, float(value)
-            self.pointers.append((place - 1, cell, True))
+            if target:
+                self.pulls.append(("box", place - 1, self.overview_start + target.cell))
+        if target:
+            self.name(start, ids, target)
 
     def crop(self, offset: int, rows: int, columns: int) -> None:
         """The observation: a crop's features."""
@@ -137,6 +157,10 @@ class Sequence:
 
     def answer(self, thought: str, answer: str) -> None:
         """The oracle's last turn."""
-        start, ids = self.text(answer_text(thought, answer), TRAINED)
+        start, _ = self.text(answer_text(thought, answer), TRAINED)
         self.kind[start + 1] = READ
         self.kind[start + 4] = READ
+        if answer in self.choices:
+            self.pulls.append(("choice", start + 3, self.choices[answer]))
+        if len(self.features) == 1 and len(self.named) == 2:  # a question of position: both objects at once
+            self.pulls += [(what, start, place) for what, (place, _, _) in zip(("first", "second"), self.named)]

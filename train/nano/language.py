@@ -1,7 +1,7 @@
 """Stage 2: the language model learns the conversation on features of the frozen tower.
 
-Oracle conversations, with help that is thrown away afterwards: the attention of two heads is pulled to the named
-object's cell, a linear head reads the box's centre, and coordinates are trained towards a little hill of values.
+Oracle conversations, with help that is thrown away afterwards: the attention of some heads is pulled to where the needed
+thing stands, linear heads read places off, and coordinates are trained towards a little hill of values.
 """
 
 from __future__ import annotations
@@ -22,18 +22,27 @@ from train.nano.dialogue import COORDINATE, READ, Encoder
 from train.nano.loop import World, show, summary
 from train.nano.model import OVERVIEW, load, save_checkpoint
 
-NAME_LAYER, BOX_LAYER, HEADS = 1, 2, [0, 1]
+# what -> (layer, heads): where in the language model a token's attention is pulled to a given key
+PULLS = {
+    "name": (1, [0, 1]),  # an object's name to its cell of the picture
+    "box": (2, [0, 1]),  # the token before a coordinate to the cell of the object to be cropped
+    "letter": (0, [2, 3]),  # a choice's text to its letter
+    "choice": (2, [2, 3]),  # the answer tag to the choice that says what was read
+    "first": (2, [0]),  # a question of position: to the object named first
+    "second": (2, [1]),  # and to the one named second
+}
 WEIGHTS = {1: 0.5, COORDINATE: 1.0, READ: 2.0}
 HILL_PX = 1.0
+HELP = ("place", "centre")
 
 
-def anchors(sequences) -> tuple[torch.Tensor, torch.Tensor]:
-    """(names [P, 3], coordinates [Q, 3]) as rows of (sequence, position, key position of the cell)."""
-    names, coordinates = [], []
-    for row, sequence in enumerate(sequences):
-        for position, cell, coordinate in sequence.pointers:
-            (coordinates if coordinate else names).append((row, position, sequence.overview_start + cell))
-    return torch.tensor(names), torch.tensor(coordinates)
+def anchors(sequences) -> dict[str, torch.Tensor]:
+    """What is pulled -> rows [P, 3] of (sequence, position, key position)."""
+    rows: dict[str, list] = {what: [] for what in PULLS}
+    for number, sequence in enumerate(sequences):
+        for what, position, key in sequence.pulls:
+            rows[what].append((number, position, key))
+    return {what: torch.tensor(found) for what, found in rows.items() if found}
 
 
 def pull(log_attention: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -42,15 +51,15 @@ def pull(log_attention: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     return -picked.clamp(min=-12).mean()
 
 
-def losses_of(model, sequences, banks, centre_head, number_ids, sharp: float = HILL_PX) -> dict[str, torch.Tensor]:
-    """Token loss and the helping losses of a batch of oracle conversations."""
+def collected(model, sequences, banks):
+    """Hidden states and what the losses read off: (trained tokens' log-probabilities, kinds, targets, probes, pulls)."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         batch = collate(sequences, banks)
         x, deep = embed(model, batch)
-        names, coordinates = anchors(sequences)
-        probes = {NAME_LAYER: (names[:, 0], names[:, 1], HEADS)}
-        if len(coordinates):
-            probes[BOX_LAYER] = (coordinates[:, 0], coordinates[:, 1], HEADS)
+        pulls = anchors(sequences)
+        probes = {what: (PULLS[what][0], at[:, 0], at[:, 1], PULLS[what][1]) for what, at in pulls.items()}
+        named = torch.tensor([(row, *place) for row, s in enumerate(sequences) for place in s.named])
+        probes["place"] = (PULLS["name"][0], named[:, 0].long(), named[:, 1].long(), None)
         hidden = forward(model, x, deep, batch.places, batch.valid, probes=probes)
         kinds = torch.zeros(batch.ids.shape, dtype=torch.long)
         targets = torch.zeros(batch.ids.shape)
@@ -58,29 +67,32 @@ def losses_of(model, sequences, banks, centre_head, number_ids, sharp: float = H
             kinds[row, : len(s.kind)] = torch.tensor(s.kind)
             targets[row, : len(s.kind)] = torch.tensor(s.target, dtype=torch.float32)
         rows, columns = (kinds[:, 1:] > 0).nonzero(as_tuple=True)
-        kind, target = kinds[rows, columns + 1], targets[rows, columns + 1]
         logp = logits_of(model, hidden[rows, columns]).log_softmax(-1)
+    return logp, kinds[rows, columns + 1], targets[rows, columns + 1], probes, pulls, named[:, 2:], hidden
+
+
+def losses_of(model, sequences, banks, heads, number_ids, sharp: float = HILL_PX) -> dict[str, torch.Tensor]:
+    """Token loss, the helping losses (`pull_*`, `place`, `centre`) and a few measures of oracle conversations."""
+    logp, kind, target, probes, pulls, centres, hidden = collected(model, sequences, banks)
     plain = kind != COORDINATE
     weight = sum((kind == k) * w for k, w in WEIGHTS.items())
-    out = {"pull_name": pull(probes[NAME_LAYER], names[:, 2])}
+    out = {f"pull_{what}": pull(probes[what], at[:, 2]) for what, at in pulls.items()}
+    out["place"] = (heads["place"](probes["place"]) - centres / OVERVIEW).abs().mean() * 10
     nll = torch.zeros(len(kind))
     nll[plain] = -logp[plain].gather(1, target[plain].long()[:, None])[:, 0]
-    if len(coordinates):
+    if "box" in pulls:
         hill = torch.exp(-((torch.arange(OVERVIEW + 1.0) - target[~plain, None]) ** 2) / (2 * sharp**2))
         hill = hill / hill.sum(1, keepdim=True)
         nll[~plain] = -(hill * logp[~plain][:, number_ids[: OVERVIEW + 1]]).sum(1)
-        out["pull_box"] = pull(probes[BOX_LAYER], coordinates[:, 2])
-        where = hidden[coordinates[::4, 0], coordinates[::4, 1]].float()
-        corner = target[~plain].view(-1, 4)
-        out["centre"] = (centre_head(where) - corner / OVERVIEW).abs().mean() * 10
+        where = hidden[pulls["box"][::4, 0], pulls["box"][::4, 1]].float()
+        out["centre"] = (heads["centre"](where) - target[~plain].view(-1, 4) / OVERVIEW).abs().mean() * 10
     out["tokens"] = (nll * weight).sum() / weight.sum()
     with torch.no_grad():
         best = logp.argmax(-1)
         out["read"] = (best[kind == READ] == target[kind == READ].long()).float().mean()
         out["other"] = (best[kind == 1] == target[kind == 1].long()).float().mean()
-        if len(coordinates):
-            value = logp[~plain][:, number_ids].argmax(-1)
-            out["off_px"] = (value - target[~plain]).abs().float().mean()
+        if "box" in pulls:
+            out["off_px"] = (logp[~plain][:, number_ids].argmax(-1) - target[~plain]).abs().float().mean()
     return out
 
 
@@ -95,14 +107,15 @@ def batches(corpus: Corpus, encoder: Encoder, rng, size: int, odds):
 def train(model, processor, corpus: Corpus, worlds: dict[str, World], args) -> None:
     """Train the language model in place; saves the folder with each report."""
     encoder, rng = Encoder(processor.tokenizer), np.random.default_rng(args.seed)
-    centre_head = nn.Linear(model.config.text_config.hidden_size, 4)
+    width = model.config.text_config.hidden_size
+    heads = nn.ModuleDict({"place": nn.Linear(width, 2), "centre": nn.Linear(width, 4)})
     number_ids = torch.tensor([encoder.encode(str(n))[0] for n in range(1000)])
     text = model.model.language_model
     model.model.visual.requires_grad_(False)
     table = text.embed_tokens.weight
     rest = [p for p in text.parameters() if p is not table]
     groups = [
-        {"params": [p for p in rest if p.ndim > 1] + list(centre_head.parameters()), "lr": args.lr, "weight_decay": 0.05},
+        {"params": [p for p in rest if p.ndim > 1] + list(heads.parameters()), "lr": args.lr, "weight_decay": 0.05},
         {"params": [p for p in rest if p.ndim == 1], "lr": args.lr * 2, "weight_decay": 0.0},
         {"params": [table], "lr": args.lr * 0.5, "weight_decay": 0.0},
     ]
@@ -113,9 +126,9 @@ def train(model, processor, corpus: Corpus, worlds: dict[str, World], args) -> N
     began, source = time.time(), batches(corpus, encoder, rng, args.batch, LEVEL_ODDS)
     running: dict[str, list[float]] = {}
     for step in range(1, args.steps + 1):
-        losses = losses_of(model, next(source), corpus.banks, centre_head, number_ids)
+        losses = losses_of(model, next(source), corpus.banks, heads, number_ids)
         help_weight = args.help * (1 - 0.8 * step / args.steps)
-        total = losses["tokens"] + sum(help_weight * losses[k] for k in ("pull_name", "pull_box", "centre") if k in losses)
+        total = losses["tokens"] + sum(help_weight * v for k, v in losses.items() if k.startswith("pull") or k in HELP)
         optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(rest + [table], 1.0)

@@ -60,16 +60,10 @@ function percent(value, digits = 1) {
   return value === null || value === undefined ? "–" : `${number(100 * value, digits)} %`;
 }
 
-// Pictures wait as base64 in inert blocks; one becomes a blob when its place comes near the screen.
-const urls = new Map();
-
+// Pictures wait as base64 in inert blocks; one is decoded when its place comes near the screen.
 function pictureUrl(index) {
-  if (!urls.has(index)) {
-    const block = document.getElementById(`picture-${index}`);
-    const bytes = Uint8Array.from(atob(block.textContent), (letter) => letter.charCodeAt(0));
-    urls.set(index, URL.createObjectURL(new Blob([bytes], { type: block.type })));
-  }
-  return urls.get(index);
+  const block = document.getElementById(`picture-${index}`);
+  return `data:${block.type};base64,${block.textContent}`;
 }
 
 const waiting = new Map();

@@ -187,7 +187,7 @@ function toolbar() {
   looks.append(...strokes.map(([kind, label]) => el("span", "key-mark", el("i", kind), label)));
   looks.append(toggle(el("span", "key-mark", el("i", "gold"), "gold"), show.gold, (on) => document.body.classList.toggle("hide-gold", !on)));
   const colour = select("colour", [["advantage", "by advantage"], ["logprob", "by log-prob"]]);
-  colour.hidden = true;
+  colour.hidden = !show.tokens;
   colour.addEventListener("change", () => {
     show.colour = colour.value;
     apply();
@@ -201,7 +201,7 @@ function toolbar() {
     looks.append(toggle("Tokens", show.tokens, change), colour);
   }
   const legend = el("div", "legend tokens");
-  legend.hidden = true;
+  legend.hidden = !show.tokens;
   for (const kind of ["t", "o", "i"]) legend.append(el("span", `token ${kind}`, KINDS[kind]));
   const shades = [["good", "advantage +"], ["bad", "advantage \u2212"], ["odd", "unlikely"]];
   for (const [shade, label] of shades) {

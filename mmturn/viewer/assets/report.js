@@ -32,7 +32,7 @@ function bigNumber(title, group, colour) {
 function verdict(comparison) {
   const { difference, mcnemar } = comparison;
   const box = el("div", "big", el("span", "key", "difference"));
-  box.append(el("strong", "", `${signed(100 * difference.mean, 1)} points`));
+  box.append(el("strong", "", signed(100 * difference.mean, 1), el("small", "", " points")));
   const parts = [];
   if (difference.interval) {
     parts.push(`${signed(100 * difference.interval.low, 1)} to ${signed(100 * difference.interval.high, 1)} (95 %, paired)`);
@@ -50,8 +50,9 @@ function verdict(comparison) {
 
 function table(head, rows) {
   const body = el("tbody", "");
-  for (const row of rows) body.append(el("tr", "", ...row.map((cell) => el("td", "", cell === "" ? "\u00a0" : cell))));
-  const top = el("thead", "", el("tr", "", ...head.map((cell) => el("th", "", cell || "\u00a0"))));
+  const cellOf = (cell) => el("td", cell instanceof SVGElement ? "plotted" : "", cell === "" ? "\u00a0" : cell);
+  for (const row of rows) body.append(el("tr", "", ...row.map(cellOf)));
+  const top = el("thead", "", el("tr", "", ...head.map((cell, i) => el("th", i && !cell ? "plotted" : "", cell || "\u00a0"))));
   return el("div", "scroll", el("table", "", top, body));
 }
 

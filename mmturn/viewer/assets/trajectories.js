@@ -1,6 +1,7 @@
 // One trajectory as a card: turns with views, boxes, text or tokens, rewards and advantages.
 
-const show = { tokens: false, colour: "advantage", gold: true };
+// A link that ends in #tokens opens the page with its tokens shown.
+const show = { tokens: location.hash === "#tokens", colour: "advantage", gold: true };
 
 function chip(className, text) {
   return words(`chip ${className}`, text);
