@@ -15,9 +15,9 @@ from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Tool
 from mmturn.media import ImageStore
 from mmturn.models.load import LoadedModel, load_configured
 from mmturn.recipe import Named, Recipe, settings_of
-from mmturn.resources import resource
 from mmturn.registry import ENVS, GRAMMARS, TOOLS, names_code
 from mmturn.rendering.renderer import Renderer
+from mmturn.resources import resource
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout import Driver, InlineHost, RolloutConfig, ThreadHost
 from mmturn.schema import build
@@ -110,7 +110,9 @@ def make_tools(recipe: Recipe, allow_code: bool = False) -> list[Tool]:
             settings["name"] = settings.pop("as")
         tool = _construct(cls, settings, f"tools[{index}]")
         if not isinstance(tool, Tool):
-            raise ConfigError(f"tools[{index}]: {component['name']} has no `spec`, or cannot be called: it is not a Tool")
+            raise ConfigError(
+                f"tools[{index}]: {component['name']} has no `spec`, or cannot be called: it is not a Tool"
+            )
         tools.append(tool)
     return tools
 
@@ -147,19 +149,8 @@ def with_tool(recipe: Recipe, name: str) -> Recipe:
 
 
 def _config_class(cls: Any) -> type | None:
-    """The config of a component: its ``Config`` attribute, or the annotation of its first parameter."""
+    """The config of a component, its ``Config`` attribute; None for one that takes no settings."""
     found = getattr(cls, "Config", None)
-    if found is None:
-        import inspect
-        import typing
-
-        try:
-            hints = typing.get_type_hints(cls.__init__)
-            first = next(iter(list(inspect.signature(cls).parameters)), None)
-        except (TypeError, ValueError, NameError):
-            return None
-        options = typing.get_args(hints.get(first, None)) or (hints.get(first, None),)
-        found = next((option for option in options if is_dataclass(option)), None)
     return found if isinstance(found, type) and is_dataclass(found) else None
 
 
@@ -171,4 +162,3 @@ def _construct(cls: Any, settings: dict[str, Any], prefix: str) -> Any:
     if settings:
         raise ConfigError(f"{prefix}: {getattr(cls, '__name__', cls)} takes no settings, got {', '.join(settings)}")
     return cls()
-

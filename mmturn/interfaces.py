@@ -94,7 +94,7 @@ class Environment(Protocol):
         ...
 
     def note_shown(self, views: Sequence[View]) -> None:
-        """Views that the driver showed again outside of ``step`` (with an error message); ``Action.view`` counts them."""
+        """Views that the driver showed again outside of ``step``, with an error message; ``Action.view`` counts them."""
         ...
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class ActionGrammar(Protocol):
         ...
 
     def reply(self, task: Task, observation: Observation, turn: int, max_turns: int) -> Observation:
-        """Later user message around an environment's observation (or error text). ``turn``: index of the turn it opens."""
+        """Later user message around an environment's observation. ``turn``: index of the turn that it opens."""
         ...
 
     def bad_action(self, task: Task, message: str, views: Sequence[View], turn: int, max_turns: int) -> Observation:
@@ -140,7 +140,7 @@ class EnvHost(Protocol):
         ...
 
     def collect(self, timeout_s: float | None) -> list[tuple[str, Any]]:
-        """Finished (key, result or exception) pairs. ``None`` waits for at least one if any is under way, 0 never waits."""
+        """Finished (key, result or exception) pairs. ``None`` waits for at least one if any is open, 0 never waits."""
         ...
 
     @property

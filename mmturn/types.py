@@ -211,7 +211,7 @@ class Turn:
     text: str
     """The completion as text, for people, parsers and rewards; never re-encoded."""
     token_ids: tuple[int, ...] | None = None
-    """All ids that this turn adds to the context: observation, completion, closing template. None: engine reports no ids."""
+    """All ids that this turn adds: observation, completion, closing template. None: the engine reports no ids."""
     provenance: str = ""
     """One letter per id: t template, o observation text, i image placeholder, s sampled."""
     logprobs: tuple[float, ...] | None = None
@@ -227,7 +227,7 @@ class Turn:
     seat: str = "policy"
     policy_version: int = 0
     facts: Mapping[str, Json] = field(default_factory=dict)
-    """What the environment reported about carrying the actions out, e.g. ``{"crop": [x0, y0, x1, y1]}`` in source pixels."""
+    """What the environment reported of the actions, e.g. ``{"crop": [x0, y0, x1, y1]}`` in source pixels."""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 

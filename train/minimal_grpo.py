@@ -143,8 +143,12 @@ def main() -> None:
         pieces = batches(graded, policy, training.micro_batch_rows)
         loss = update(module, optimizer, pieces, training.max_grad_norm)
         reward = sum(t.reward.total for t in graded if t.reward is not None) / max(len(graded), 1)
-        right = sum(t.reward.components.get("answer", 0.0) for t in graded if t.reward is not None) / max(len(graded), 1)
-        print(f"update {number}  loss {loss:+.5f}  reward {reward:.3f}  right {right:.3f}  {time.time() - started:.1f} s")
+        right = sum(t.reward.components.get("answer", 0.0) for t in graded if t.reward is not None) / max(
+            len(graded), 1
+        )
+        print(
+            f"update {number}  loss {loss:+.5f}  reward {reward:.3f}  right {right:.3f}  {time.time() - started:.1f} s"
+        )
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"update": number, "loss": loss, "reward": reward}) + "\n")
     policy.loaded.model.save_pretrained(args.out / "policy")

@@ -68,7 +68,9 @@ def _say_which_models() -> None:
 
 def view(
     run: Annotated[Path, typer.Argument(help="A run folder, or a file of trajectories.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page to write (default: view.html beside it).")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page to write (default: view.html beside it).")
+    ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve it on loopback until interrupted.")] = False,
     port: Annotated[int, typer.Option(help="Port to serve on; 0 picks a free one.")] = 0,
     limit: Annotated[int, typer.Option(help="Show the last this many trajectories.")] = 400,

@@ -17,17 +17,21 @@ SetOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write to (default: runs/NAME).")]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="Folder of a model (config.json, safetensors, tokenizer) or Hub name.")
+    str | None,
+    typer.Option("--model", "-m", help="Folder of a model (config.json, safetensors, tokenizer) or Hub name."),
 ]
 DataOption = Annotated[Path | None, typer.Option("--data", "-d", help="Task rows (JSON Lines).")]
 ToolOption = Annotated[
-    list[str] | None, typer.Option("--tool", help="Add a tool: a name, or ./file.py:Class (its code is run). Repeatable.")
+    list[str] | None,
+    typer.Option("--tool", help="Add a tool: a name, or ./file.py:Class (its code is run). Repeatable."),
 ]
 RewardOption = Annotated[
     list[str] | None, typer.Option("--reward", help="Add a reward: a name, or ./file.py:function (run). Repeatable.")
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="The run's seed.")]
-SmokeOption = Annotated[bool, typer.Option("--smoke", help="The same path in seconds, at a size that proves nothing else.")]
+SmokeOption = Annotated[
+    bool, typer.Option("--smoke", help="The same path in seconds, at a size that proves nothing else.")
+]
 
 
 def open_recipe(

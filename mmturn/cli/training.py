@@ -23,9 +23,13 @@ from mmturn.cli.options import (
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe: a YAML file, or the name of a shipped one.")]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Go on from the newest checkpoint. It holds DeepSpeed's pickles: resume what you trust.")
+    bool,
+    typer.Option(
+        "--resume", help="Go on from the newest checkpoint. It holds DeepSpeed's pickles: resume what you trust."
+    ),
 ]
 SMOKE_TRAINING = ["training.updates=2", "training.save_every=1", "rl.group_size=4", "rl.groups_per_update=2"]
+SMOKE_SFT = ["training.updates=2", "training.save_every=1", "sft.rows_per_update=4"]
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 
 
@@ -65,7 +69,7 @@ def sft(
     smoke: SmokeOption = False,
 ) -> None:
     """Train on supervised trajectories: oracle ones built from gold boxes, or stored ones."""
-    overrides = (SMOKE_DATA + ["training.updates=2", "training.save_every=1", "sft.rows_per_update=4"] if smoke else [])
+    overrides = [*SMOKE_DATA, *SMOKE_SFT] if smoke else []
     settings = open_recipe(recipe, overrides + (set_ or []), model=model, data=data, tools=tool, seed=seed)
     from mmturn.jobs.sft import sft_policy
     from mmturn.training.processes import stop_processes
@@ -113,7 +117,9 @@ def rollout(
 
 def evaluate(
     recipe: RecipeArgument = "nano_rl",
-    benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="visual_search, vstar, or rows for own data.")] = "visual_search",
+    benchmark: Annotated[
+        str, typer.Option("--benchmark", "-b", help="visual_search, vstar, or rows for own data.")
+    ] = "visual_search",
     data: DataOption = None,
     model: ModelOption = None,
     tool: ToolOption = None,

@@ -122,9 +122,7 @@ class HFEngine:
         share = {stage: round(value / len(batch), 6) for stage, value in seconds.items()}
         return failed + [self._completion(row, share) for row in rows]
 
-    def _encode_images(
-        self, batch: list[Request], seconds: dict[str, float]
-    ) -> tuple[list[Completion], list[Request]]:
+    def _encode_images(self, batch: list[Request], seconds: dict[str, float]) -> tuple[list[Completion], list[Request]]:
         """Encode the views that are new; requests whose image cannot be read fail."""
         started = time.monotonic()
         failed, ready, new = [], [], {}

@@ -80,4 +80,3 @@ def answer_thought(task: Task) -> str:
     if len(reads) == 1:
         return str(reads[0])
     return str(task.meta.get("relation") or task.answer or "")
-

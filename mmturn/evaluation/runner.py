@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from mmturn.errors import DataError
 from mmturn.evaluation.report import EvalReport, make_report, write_report_files
@@ -36,6 +37,7 @@ Progress = Callable[[int, int, ScoreRow | None], None]
 """(samples done, samples in all, the row just written; None at the start)."""
 
 Key = tuple[str, int]
+_SYNC_S = 1.0
 
 
 def evaluate(
@@ -69,25 +71,14 @@ def evaluate(
     pending = [task for task in tasks if any((task.id, index) not in done for index in range(samples))]
     if progress is not None:
         progress(len(done), len(wanted), None)
-    with LineWriter(out_dir / FILE_NAME, SCORES, {"info": encode(info, RunInfo)}) as scores:
-        kept = _open_trajectories(out_dir, images) if keep_trajectories else None
-        try:
-            for trajectory in roll(pending) if pending else ():
-                key = _key(trajectory, wanted)
-                if key in done:  # a task with several samples of which some were there already
-                    continue
-                row = score_trajectory(trajectory, scorer, info)
-                if kept is not None:
-                    # The trajectory goes first: a crash in between leaves one without a row, cut off on resuming.
-                    kept.write(trajectory, sync=True)
-                    row = replace(row, stored_bytes=kept.position)
-                scores.write(encode(row, ScoreRow), sync=True)
-                done[key] = row
-                if progress is not None:
-                    progress(len(done), len(wanted), row)
-        finally:
-            if kept is not None:
-                kept.close()
+    with _Sink(out_dir, info, images, keep_trajectories) as sink:
+        for trajectory in roll(pending) if pending else ():
+            key = _key(trajectory, wanted)
+            if key in done:  # a task with several samples of which some were there already
+                continue
+            done[key] = sink.write(trajectory, score_trajectory(trajectory, scorer, info))
+            if progress is not None:
+                progress(len(done), len(wanted), done[key])
     missing = [key for key in wanted if key not in done]
     if missing:
         raise DataError(
@@ -145,13 +136,37 @@ def _finished(out_dir: Path, wanted: dict[Key, str], info: RunInfo, retry_failed
     return done
 
 
-def _open_trajectories(out_dir: Path, images: ImageStore | None) -> TrajectoryWriter:
-    """The file of trajectories, without those that never got a row."""
-    scored = [row.stored_bytes for row in read_rows(out_dir) if row.stored_bytes is not None]
-    writer = TrajectoryWriter(out_dir, images)
-    if scored and max(scored) < writer.position:
-        writer.rewind(max(scored))
-    return writer
+class _Sink:
+    """Both files of an evaluation. A killed process keeps every row; a lost machine all but the last second's."""
+
+    def __init__(self, out_dir: Path, info: RunInfo, images: ImageStore | None, keep_trajectories: bool) -> None:
+        self._scores = LineWriter(out_dir / FILE_NAME, SCORES, {"info": encode(info, RunInfo)})
+        self._kept: TrajectoryWriter | None = None
+        self._synced = time.monotonic()
+        if keep_trajectories:
+            scored = [row.stored_bytes for row in read_rows(out_dir) if row.stored_bytes is not None]
+            self._kept = TrajectoryWriter(out_dir, images)
+            if max(scored, default=self._kept.position) < self._kept.position:
+                self._kept.rewind(max(scored))  # trajectories that never got a row
+
+    def write(self, trajectory: Trajectory, row: ScoreRow) -> ScoreRow:
+        """Store a sample; its row as stored."""
+        due = time.monotonic() - self._synced > _SYNC_S
+        if self._kept is not None:
+            # The trajectory goes first: a crash in between leaves one without a row, cut off on resuming.
+            self._kept.write(trajectory, sync=due)
+            row = replace(row, stored_bytes=self._kept.position)
+        self._scores.write(encode(row, ScoreRow), sync=due)
+        self._synced = time.monotonic() if due else self._synced
+        return row
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._kept is not None:
+            self._kept.close()
+        self._scores.close()
 
 
 def _move_aside(out_dir: Path) -> None:

@@ -16,8 +16,8 @@ from mmturn.build import make_policy
 from mmturn.errors import ConfigError
 from mmturn.evaluation.report import Comparison, EvalReport, compare
 from mmturn.evaluation.rows import read_rows
-from mmturn.jobs.benchmarks import HELD_OUT_SEED, percent, with_interval
 from mmturn.jobs.bars import counting
+from mmturn.jobs.benchmarks import HELD_OUT_SEED, percent, with_interval
 from mmturn.jobs.data import generated, tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.jobs.train import train_policy
@@ -63,7 +63,9 @@ class DemoPage:
         self.metrics.append(replace(report, groups=()))
         done = report.update
         stages = [
-            replace(stage, note=f"update {done} of {total}", fraction=done / total) if stage.state == "running" else stage
+            replace(stage, note=f"update {done} of {total}", fraction=done / total)
+            if stage.state == "running"
+            else stage
             for stage in self.report.stages
         ]
         self.report = replace(self.report, stages=stages, curves=curves(self.metrics), seconds=seconds(self.metrics))
@@ -116,9 +118,7 @@ def closing_lines(
     bounds = difference.interval
     interval = "" if bounds is None else f" [{100 * bounds.low:+.1f}, {100 * bounds.high:+.1f}]"
     yield f"difference       {100 * difference.mean:+.1f} points{interval}{p_value}"
-    yield (
-        f"useful crops     {percent(before.overall.useful_crop_rate)} -> {percent(after.overall.useful_crop_rate)}"
-    )
+    yield (f"useful crops     {percent(before.overall.useful_crop_rate)} -> {percent(after.overall.useful_crop_rate)}")
     yield f"seed {recipe.seed} reproduces this: {DEMO_COMMAND} --seed {recipe.seed}"
     yield f"[bold]{page.resolve()}[/]"
 
@@ -194,7 +194,13 @@ def _first_page(out: Path, recipe: Recipe, wishes: Sequence[str]) -> DemoPage:
 
 
 def _last_page(
-    page: DemoPage, out: Path, before: EvalReport, after: EvalReport, comparison: Comparison, recipe: Recipe, took: float
+    page: DemoPage,
+    out: Path,
+    before: EvalReport,
+    after: EvalReport,
+    comparison: Comparison,
+    recipe: Recipe,
+    took: float,
 ) -> None:
     """The finished page, with trajectories before and after."""
     policy = make_policy(recipe)

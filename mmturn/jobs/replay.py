@@ -247,9 +247,7 @@ def replay_reward(trajectory: Trajectory, rubric: Rubric) -> Divergence | None:
 
 
 @torch.no_grad()
-def logprob_gap(
-    policy: Policy, trajectory: Trajectory, module: PolicyModule
-) -> tuple[float | None, Divergence | None]:
+def logprob_gap(policy: Policy, trajectory: Trajectory, module: PolicyModule) -> tuple[float | None, Divergence | None]:
     """Largest difference between stored and teacher-forced log-probs at the temperature they were sampled at; None
     where none are stored."""
     feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)

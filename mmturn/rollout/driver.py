@@ -248,9 +248,7 @@ class Driver:
         running.sampled += len(ids)
         running.record(closing, error, facts)
 
-    def _finish(
-        self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None
-    ) -> None:
+    def _finish(self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None) -> None:
         del self._running[running.episode.id]
         if error is not None:
             log.warning("trajectory %s: %s: %s", running.episode.id, stop.value, error)

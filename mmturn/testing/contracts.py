@@ -90,7 +90,7 @@ def check_tool_spec(spec: ToolSpec) -> None:
     assert isinstance(spec, ToolSpec), f"spec must be a ToolSpec, got {type(spec).__name__}"
     assert spec.name.replace("-", "_").isidentifier(), f"a policy has to write the tool's name: {spec.name!r}"
     assert spec.description.strip(), f"{spec.name}: the description is empty; it goes into the system prompt"
-    properties = spec.parameters.get("properties")
+    properties: Any = spec.parameters.get("properties")
     is_schema = spec.parameters.get("type") == "object" and isinstance(properties, Mapping)
     assert is_schema, f"{spec.name}: parameters must be a JSON schema with type 'object' and properties"
     json.dumps(dict(spec.parameters), allow_nan=False)

@@ -43,8 +43,8 @@ class Board(Protocol):
 class RunLog:
     """The log of one run, kept by the main process.
 
-    ``position``: bytes of metrics.jsonl that a checkpoint knows of; what a killed run wrote after it is dropped, so that
-    each update is logged exactly once. ``line``: (key, short name) pairs of the terminal's line.
+    ``position``: bytes of metrics.jsonl that a checkpoint knows of; what a killed run wrote after it is dropped, so
+    that each update is logged exactly once. ``line``: (key, short name) pairs of the terminal's line.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from mmturn.types import Json
 CHECKPOINTS_NAME = "checkpoints"
 
 Evaluate = Callable[[int], Mapping[str, float]]
-"""Evaluates the policy after an update; called in every process, the main one's metrics count (``eval/accuracy``)."""
+"""Evaluates the policy after an update, in the main process alone; metrics such as ``eval/accuracy``."""
 
 
 class Position(Protocol):
@@ -190,7 +190,9 @@ class Run:
         if self.setup.evaluate is None:
             return {}
         with self.clock("eval"), self.setup.updater.gathered():
-            return dict(self.setup.evaluate(update))
+            metrics = dict(self.setup.evaluate(update)) if self.processes.is_main else {}
+            self.processes.barrier()
+        return metrics
 
     def _write(self, update: int, metrics: Mapping[str, float]) -> None:
         if self.log is not None:
@@ -244,6 +246,6 @@ def _check_finite(update: int, metrics: Mapping[str, float]) -> None:
     for key in ("policy/loss", "sft/loss", "policy/grad_norm", "sft/grad_norm"):
         if not math.isfinite(metrics.get(key, 0.0)):
             raise MmturnError(
-                f"update {update}: {key} is {metrics[key]}; the run stops here, and its last checkpoint is from before. "
+                f"update {update}: {key} is {metrics[key]}; the run stops here, its last checkpoint is from before. "
                 "Lower training.lr, set training.max_grad_norm, or use float32"
             )

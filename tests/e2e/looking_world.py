@@ -89,8 +89,8 @@ class ForcedGrammar(ToolCallGrammar):
     """The tool_call grammar, but that a hash of the completion decides what it asks for: a look, a look at nothing,
     nothing that can be read, or an answer. So a random net's tokens lead to trajectories of every kind."""
 
-    def __init__(self) -> None:
-        super().__init__(ToolCallConfig(instructions="brief"))
+    def __init__(self, config: ToolCallConfig | None = None) -> None:
+        super().__init__(config or ToolCallConfig(instructions="brief"))
 
     def parse(self, text: str, views: Sequence[View], tools: Sequence[ToolSpec], turn: int) -> tuple[Action, ...]:
         """Decide by hash."""

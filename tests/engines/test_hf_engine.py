@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from PIL import Image
 
 from mmturn.engines import hf
 from mmturn.engines.settings import HFConfig
@@ -15,6 +14,7 @@ from mmturn.geometry import Box
 from mmturn.interfaces import Engine
 from mmturn.media.look import StoreLook
 from mmturn.media.views import fit
+from mmturn.rollout import episodes
 from mmturn.testing.contracts import check_engine
 from mmturn.types import ImageRef, Observation, PixelBudget, Request, Sampling
 from tests.e2e.looking_world import model_of, policy_of, recipe_of, rolled, tasks_on, write_pictures
@@ -164,8 +164,6 @@ def test_images_are_encoded_once_per_version(policy, views):
 def test_whole_rollouts_share_prompts_and_images(policy, pictures):
     engine = policy.engine()
     driver = policy.driver(engine, replace(policy.recipe.rollout, deterministic=True))
-    from mmturn.rollout import episodes
-
     tasks = [task for task in tasks_on(pictures, 6) if task.images]
     done = list(driver.run(episodes([(task, 0) for task in tasks], 4, 0)))
     driver.close()
@@ -295,10 +293,3 @@ def test_deterministic_rollouts_repeat_to_the_bit(policy, pictures, workers):
     assert [t.id for t in one] == [t.id for t in two]
     assert [told(t) for t in one] == [told(t) for t in two]
     assert [t.stop for t in one] == [t.stop for t in two]
-
-
-def test_pictures_are_decoded_once(policy, tmp_path):
-    path = tmp_path / "one.png"
-    Image.new("RGB", (64, 64), (9, 9, 9)).save(path)
-    refs = {policy.store.put_file(path) for _ in range(3)}
-    assert len(refs) == 1

@@ -73,7 +73,7 @@ def test_greedy_takes_the_most_likely_and_reports_its_log_prob_at_temperature_1(
 def test_top_p_keeps_the_smallest_set_that_holds_the_mass():
     logprobs = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
     numbers = RowSampler(0, 4_000).numbers
-    assert set(drawn(logprobs, numbers, top_p=0.5).tolist()) == {1}
+    assert set(drawn(logprobs, numbers, top_p=0.45).tolist()) == {1}
     assert set(drawn(logprobs, numbers, top_p=0.6).tolist()) == {1, 3}
     assert set(drawn(logprobs, numbers, top_p=1.0).tolist()) == {0, 1, 2, 3}
     assert set(drawn(logprobs, numbers, top_p=1e-9).tolist()) == {1}

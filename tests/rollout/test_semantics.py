@@ -75,7 +75,7 @@ def test_cut_by_length_is_closed_with_mask_0_rule_1():
 
 
 def test_unparsable_continues_rule_2():
-    done, engine = roll({"a": ["hm", "=1"]})
+    done, _ = roll({"a": ["hm", "=1"]})
     trajectory = only(done)
     assert trajectory.stop is StopReason.ANSWERED
     assert trajectory.turns[0].error == "cannot read 'hm'" and trajectory.turns[0].actions == ()

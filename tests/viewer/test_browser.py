@@ -178,7 +178,7 @@ def acting(path: Path, script: str) -> Path:
     const note = (name) => {{
       const cards = [...document.querySelectorAll(".group")].map((group) => group.querySelector("bdi.key").textContent);
       const count = document.querySelector(".count").textContent;
-      document.body.append(Object.assign(document.createElement("p"), {{ textContent: `@${{name}}: ${{count}}; ${{cards}}@` }}));
+      document.body.append(`@${{name}}: ${{count}}; ${{cards}}@`);
     }};
     {script}
     </script></body>"""

@@ -14,7 +14,7 @@ from train.nano.tower import COLUMNS, LEGIBLE
 from train.nano.vision import encode_fast
 
 HALF_PX = 7  # half the side of the box that the teacher aims for, in overview px
-LEVEL_ODDS = {"one": 0.08, "attribute": 0.26, "two_attributes": 0.30, "compare": 0.18, "position": 0.18}
+LEVEL_ODDS = {"one": 0.08, "attribute": 0.25, "two_attributes": 0.28, "compare": 0.17, "position": 0.22}
 
 
 @torch.no_grad()

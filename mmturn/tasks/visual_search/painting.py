@@ -95,7 +95,10 @@ def _symbol(draw: ImageDraw.ImageDraw, name: str, s: float) -> None:
         return [(x * s, y * s) for x, y in points]
 
     if name == "star":
-        tips = [(0.5 + r * math.sin(k * math.pi / 5), 0.53 - r * math.cos(k * math.pi / 5)) for k, r in enumerate([0.5, 0.2] * 5)]
+        tips = [
+            (0.5 + r * math.sin(k * math.pi / 5), 0.53 - r * math.cos(k * math.pi / 5))
+            for k, r in enumerate([0.5, 0.2] * 5)
+        ]
         draw.polygon(at(*tips), fill=INK)
     elif name == "heart":
         draw.ellipse(at((0.04, 0.08), (0.54, 0.56)), fill=INK)

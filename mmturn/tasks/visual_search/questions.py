@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import permutations
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,7 +21,10 @@ from mmturn.tasks.visual_search.words import (
 CHOICE_SHARE = 0.35
 
 
-def _pick(rng: np.random.Generator, options):
+T = TypeVar("T")
+
+
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
@@ -48,7 +53,9 @@ def _choices(scene: Scene, marked: Marked, rng: np.random.Generator) -> list[str
     return [four[i] for i in rng.permutation(4)]
 
 
-def _row(scene: Scene, level: str, question: str, answer: str, looks: list[Marked], targets: list[str], detail: str) -> dict:
+def _row(
+    scene: Scene, level: str, question: str, answer: str, looks: list[Marked], targets: list[str], detail: str
+) -> dict:
     return {
         "question": question,
         "answer": answer,
@@ -105,7 +112,9 @@ def position_rows(scene: Scene, rng: np.random.Generator) -> list[dict]:
         phrase, _, sign = RELATIONS[asked]
         question = _pick(rng, POSITION_TEMPLATES).format(a=f"the {a.name}", b=f"the {b.name}", relation=phrase)
         row = _row(scene, "position", question, "yes" if offset * sign > 0 else "no", [], [a.name, b.name], "none")
-        row["meta"]["relation"] = next(name for name, (_, along, s) in RELATIONS.items() if along == axis and offset * s > 0)
+        row["meta"]["relation"] = next(
+            name for name, (_, along, s) in RELATIONS.items() if along == axis and offset * s > 0
+        )
         rows.append(row)
     return rows
 

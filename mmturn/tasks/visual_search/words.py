@@ -30,7 +30,12 @@ COMPARE_TEMPLATES = (
 )
 POSITION_TEMPLATES = ("Is {a} {relation} {b}?", "Does {a} lie {relation} {b}?")
 # relation -> (phrase in the question, axis 0=x 1=y, sign of a-b for which it holds)
-RELATIONS = {"left": ("left of", 0, -1), "right": ("right of", 0, 1), "above": ("above", 1, -1), "below": ("below", 1, 1)}
+RELATIONS = {
+    "left": ("left of", 0, -1),
+    "right": ("right of", 0, 1),
+    "above": ("above", 1, -1),
+    "below": ("below", 1, 1),
+}
 LETTERS = "ABCD"
 
 

@@ -91,7 +91,8 @@ function behaviour(before, after) {
     line("sampled tokens per task", (g) => number(g.mean_sampled_tokens, 0)),
     line("no answer could be read", (g) => `${g.unparsed} of ${g.n}`),
     line("ended by a limit", (g) => `${g.truncated} of ${g.n}`),
-    line("failed, left out", (g) => (g.num_failed ? `${g.num_failed}; counted as wrong: ${percent(g.accuracy_failed_wrong)}` : "0")),
+    line("failed, left out", (g) => `${g.num_failed} of ${g.n}`),
+    line("accuracy, failed as wrong", (g) => percent(g.accuracy_failed_wrong)),
   ];
   const block = el("section", "", el("h2", "", "Where it looks"), table(["", ...sides.map((side) => side[0])], rows));
   const read = [...new Set(sides.flatMap(([, report]) => report.extractors))];

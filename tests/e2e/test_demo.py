@@ -1,0 +1,72 @@
+"""`mmturn demo --smoke` through the path of the full demo, and the shipped policy's promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmturn.build import make_policy
+from mmturn.evaluation.report import EvalReport
+from mmturn.jobs.data import generated
+from mmturn.jobs.evaluate import evaluate_policy
+from mmturn.recipe import read_recipe
+from mmturn.tasks.visual_search.words import LEVELS
+
+
+def test_smoke(repo: Path, tmp_path: Path):
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "mmturn", "demo", "--smoke", "--out", str(out), "--seed", "3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    page = out / "report.html"
+    assert str(page) in done.stdout.replace("\n", "")
+    for words in ("accuracy before", "accuracy after", "seed 3 reproduces this"):
+        assert words in done.stdout
+    html = page.read_text(encoding="utf-8")
+    assert "<script" in html and "http-equiv=\"refresh\"" not in html.lower()
+    assert json.loads((out / "before" / "report.json").read_text())["overall"]["n"] == 8
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    command = [sys.executable, "-m", "mmturn", "demo", "--smoke", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "ConfigError" in done.stderr and (tmp_path / "mine.txt").exists()
+
+
+@pytest.fixture(scope="module")
+def shipped(nano: Path, tmp_path_factory: pytest.TempPathFactory) -> EvalReport:
+    folder = tmp_path_factory.mktemp("shipped")
+    recipe, _ = read_recipe("nano_rl", (f"model.path={json.dumps(str(nano))}",))
+    tasks = generated(folder / "tasks", "val", 60, seed=11, levels=LEVELS, workers=1)
+    return evaluate_policy(make_policy(recipe), tasks, folder / "eval", resume=False)
+
+
+def test_the_shipped_policy_speaks_the_format(shipped: EvalReport):
+    assert shipped.stops.get("answered", 0) / shipped.overall.n >= 0.95
+    assert shipped.overall.unparsed / shipped.overall.n <= 0.05
+
+
+def test_the_shipped_policy_looks_where_a_look_is_needed(shipped: EvalReport):
+    reading = [group for level, group in shipped.by["level"].items() if level != "position"]
+    looked = sum((group.mean_crops or 0.0 if (group.mean_crops or 0) < 1 else 1.0) * group.n for group in reading)
+    assert looked / sum(group.n for group in reading) >= 0.9
+
+
+def test_the_shipped_policy_is_small(nano: Path):
+    from safetensors import safe_open
+
+    file = nano / "model.safetensors"
+    assert file.stat().st_size <= 16_000_000
+    with safe_open(file, framework="pt") as weights:
+        count = 0
+        for name in weights.keys():  # noqa: SIM118 - not a dict
+            size = 1
+            for side in weights.get_slice(name).get_shape():
+                size *= side
+            count += size
+    assert count <= 8_000_000
