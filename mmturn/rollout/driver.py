@@ -10,7 +10,7 @@ The rules of a rollout, each with a test of its number in tests/rollout/test_sem
  4. The turn limit truncates after the last turn's actions have been carried out.
  5. The token and context limits truncate before a completion is asked for that could not fit.
  6. An environment's own limit (images) truncates with its own reason.
- 7. A crash of an environment or engine fails that trajectory alone; its group goes on.
+ 7. A crash of an environment, a grammar or an engine fails that trajectory alone; its group goes on.
  8. A step that outlasts the time limit truncates that trajectory alone.
  9. An answer ends the trajectory; nothing after it is sampled.
 """
@@ -131,7 +131,7 @@ class Driver:
         def with_views() -> Any:
             result = work()
             shown = result.observation if isinstance(result, Step) else result
-            if self.prepare is not None and shown is not None:
+            if self.prepare is not None and isinstance(shown, Observation):
                 for view in shown.views:
                     self.prepare(view)
             return result
@@ -151,10 +151,12 @@ class Driver:
             kind = "" if isinstance(result, EnvError) else f"{type(result).__name__}: "
             self._record(running, None, {})
             self._finish(running, StopReason.ENV_FAILED, error=f"{kind}{result}")
-        elif isinstance(result, Step):
+        elif isinstance(result, Step) and running.completion is not None:
             self._on_outcome(running, result)
-        else:
+        elif isinstance(result, Observation) and running.completion is None:
             self._ask(running, self.grammar.opening(running.episode.task, result))
+        else:
+            raise EnvError(f"reset must return an Observation and step a Step, got {result!r:.100}")
 
     def _on_outcome(self, running: Running, step: Step) -> None:
         self._record(running, None, step.facts)

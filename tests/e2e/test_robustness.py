@@ -96,7 +96,7 @@ def replay_plans(policy, grammar, plans, tasks, **rollout):
 
 def follow_up(policy, trajectories, folder):
     """Grade, store, read back and make rows of all; nothing may raise."""
-    rubric = rubric_of(RubricConfig({"answer": 1.0, "format": 0.1, "tool_use": 0.1, "gold_inside": 0.1}))
+    rubric = rubric_of(RubricConfig({"answer": 1.0, "format": 0.1, "tool_use": 0.1, "gold_in_crop": 0.1}))
     graded = [t if t.stop.status == "failed" else replace(t, reward=rubric(t)) for t in trajectories]
     write_trajectories(folder, graded, policy.store)
     back = list(read_trajectories(folder))
@@ -297,3 +297,19 @@ def test_an_update_goes_on_without_a_task_whose_image_is_missing(repo, root, pic
     assert any(abs(value) > 0 for t in kept for value in t.advantages or ()), "the others carry a signal"
     changed = [n for n, v in policy.loaded.model.named_parameters() if not bool((v == before[n]).all())]
     assert changed, "and are learned from"
+
+
+def test_an_update_in_which_everything_failed_learns_nothing_and_says_so(repo, root, tmp_path):
+    training = TrainingConfig(updates=1, lr=1e-3, log=(), progress=False)
+    recipe = recipe_of(
+        model_of("qwen3_vl", repo, root), training=training, rl=RlConfig(group_size=2, groups_per_update=1)
+    )
+    policy = policy_of(recipe)
+    module = PolicyModule(policy.loaded, recipe.rollout.temperature, policy.renderer.banned_ids)
+    before = {name: value.detach().clone() for name, value in policy.loaded.model.named_parameters()}
+    tasks = [Task("gone", "?", (str(tmp_path / "gone.png"),), "1")]
+    trainee = Trainee(policy, module, start_processes("cpu"))
+    train_policy(recipe, tmp_path / "run", tasks=tasks, validation=(), trainee=trainee)
+    (line,) = [row for row in metrics_of(tmp_path / "run") if "rollout/failed" in row]
+    assert line["rollout/failed"] == 1.0
+    assert all(bool((v == before[n]).all()) for n, v in policy.loaded.model.named_parameters())

@@ -136,7 +136,7 @@ def main(model: Path, out: Path, kills: int, seed: int) -> None:
     dice = random.Random(seed)
     start = time.perf_counter()
     assert ended(forked(lambda: train(model, out / "whole")))
-    seconds = time.perf_counter() - start
+    seconds = min(12.0, time.perf_counter() - start)
     done, runs = 0, 1
     while True:
         folder = out / f"killed{runs}"

@@ -17,9 +17,9 @@ from mmturn.models.load import load_model
 from mmturn.models.settings import LoraSettings
 from mmturn.training import rl
 from mmturn.training.checkpoints import Checkpoints, CheckpointState, changed_settings, check_resumable, read_state
+from mmturn.training.processes import start_processes
 from mmturn.training.randomness import random_states, restore_random_states
 from mmturn.training.run import Run, RunSetup, check_fresh
-from mmturn.training.processes import start_processes
 from mmturn.training.settings import KeepBest, TrainingConfig
 from mmturn.training.updater import Updater
 from tests.training.small_world import TRAINING, Source, make_world, rl_parts, weights_of

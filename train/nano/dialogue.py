@@ -149,6 +149,11 @@ class Sequence:
         if target:
             self.name(start, ids, target)
 
+    @property
+    def compares(self) -> bool:
+        """Whether this is a question of position, which needs both objects at once and no look."""
+        return len(self.features) == 1 and len(self.named) == 2
+
     def crop(self, offset: int, rows: int, columns: int) -> None:
         """The observation: a crop's features."""
         self.text(BEFORE_CROP)
@@ -162,5 +167,5 @@ class Sequence:
         self.kind[start + 4] = READ
         if answer in self.choices:
             self.pulls.append(("choice", start + 3, self.choices[answer]))
-        if len(self.features) == 1 and len(self.named) == 2:  # a question of position: both objects at once
+        if self.compares:
             self.pulls += [(what, start, place) for what, (place, _, _) in zip(("first", "second"), self.named)]

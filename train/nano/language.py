@@ -33,7 +33,7 @@ PULLS = {
 }
 WEIGHTS = {1: 0.5, COORDINATE: 1.0, READ: 2.0}
 HILL_PX = 1.0
-HELP = ("place", "centre")
+HELP = ("place", "centre", "offset")
 
 
 def anchors(sequences) -> dict[str, torch.Tensor]:
@@ -60,6 +60,8 @@ def collected(model, sequences, banks):
         probes = {what: (PULLS[what][0], at[:, 0], at[:, 1], PULLS[what][1]) for what, at in pulls.items()}
         named = torch.tensor([(row, *place) for row, s in enumerate(sequences) for place in s.named])
         probes["place"] = (PULLS["name"][0], named[:, 0].long(), named[:, 1].long(), None)
+        if "first" in pulls:
+            probes["offset"] = (PULLS["first"][0], pulls["first"][:, 0], pulls["first"][:, 1], None)
         hidden = forward(model, x, deep, batch.places, batch.valid, probes=probes)
         kinds = torch.zeros(batch.ids.shape, dtype=torch.long)
         targets = torch.zeros(batch.ids.shape)
@@ -78,6 +80,9 @@ def losses_of(model, sequences, banks, heads, number_ids, sharp: float = HILL_PX
     weight = sum((kind == k) * w for k, w in WEIGHTS.items())
     out = {f"pull_{what}": pull(probes[what], at[:, 2]) for what, at in pulls.items()}
     out["place"] = (heads["place"](probes["place"]) - centres / OVERVIEW).abs().mean() * 10
+    if "first" in pulls:  # where the first object is as seen from the second
+        pairs = torch.tensor([[s.named[0][i] - s.named[1][i] for i in (1, 2)] for s in sequences if s.compares])
+        out["offset"] = (heads["offset"](probes["offset"]) - pairs / OVERVIEW).abs().mean() * 10
     nll = torch.zeros(len(kind))
     nll[plain] = -logp[plain].gather(1, target[plain].long()[:, None])[:, 0]
     if "box" in pulls:
@@ -108,7 +113,7 @@ def train(model, processor, corpus: Corpus, worlds: dict[str, World], args) -> N
     """Train the language model in place; saves the folder with each report."""
     encoder, rng = Encoder(processor.tokenizer), np.random.default_rng(args.seed)
     width = model.config.text_config.hidden_size
-    heads = nn.ModuleDict({"place": nn.Linear(width, 2), "centre": nn.Linear(width, 4)})
+    heads = nn.ModuleDict({"place": nn.Linear(width, 2), "centre": nn.Linear(width, 4), "offset": nn.Linear(width, 2)})
     number_ids = torch.tensor([encoder.encode(str(n))[0] for n in range(1000)])
     text = model.model.language_model
     model.model.visual.requires_grad_(False)
@@ -153,6 +158,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--views", type=Path, required=True)
     parser.add_argument("--tasks", type=Path, nargs="*", default=[], help="task files to play in full at each report")
+    parser.add_argument("--scenes", type=int, help="use this many of the sampled scenes")
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -165,7 +171,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     model, processor = load(args.start)
     began = time.time()
-    corpus = Corpus(model.model.visual, pickle.loads(args.views.read_bytes()), args.seed)
+    corpus = Corpus(model.model.visual, pickle.loads(args.views.read_bytes())[: args.scenes], args.seed)
     worlds = {path.parent.name: World(path, model, processor) for path in args.tasks}
     print(f"features in {time.time() - began:.0f}s", {k: len(v) for k, v in corpus.questions.items()}, flush=True)
     train(model, processor, corpus, worlds, args)

@@ -1,0 +1,200 @@
+"""The loop of reinforcement learning: what is trained on, what is counted, what is written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from mmturn.credit.assign import Credit, CreditConfig
+from mmturn.errors import ConfigError
+from mmturn.rollout.groups import Episode
+from mmturn.store.trajectories import images_folder, read_trajectories
+from mmturn.training import rl
+from mmturn.training.learner import Learner
+from mmturn.training.log import read_metrics
+from mmturn.training.material import samples_of
+from mmturn.training.processes import start_processes
+from mmturn.training.reference import Reference
+from mmturn.training.settings import RlConfig
+from mmturn.types import Reward, StopReason, Trajectory
+from tests.training.small_world import TRAINING, grade, make_world, rl_parts, weights_of
+
+ONE = replace(TRAINING, updates=1)
+
+
+def weights_after(model: Path, folder: Path, config: RlConfig, **changes: Any) -> dict[str, torch.Tensor]:
+    world = make_world(model)
+    rl.train(replace(rl_parts(world, folder, replace(ONE, eps=1e-3, max_grad_norm=0.0), config), **changes))
+    return weights_of(world)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.allclose(weight, second[name], atol=1e-6) for name, weight in first.items())
+
+
+def test_a_run_writes_what_it_did(qwen3: Path, tmp_path: Path) -> None:
+    world, screen, reports, versions = make_world(qwen3), io.StringIO(), [], []
+    training = replace(TRAINING, updates=2, progress=True, log=("tensorboard",), eval_every=2, eval_at_start=True)
+    parts = rl_parts(
+        world, tmp_path / "run", training,
+        console=Console(file=screen, width=300), evaluate=lambda update: {"eval/accuracy": update / 10},
+    )  # fmt: skip
+    last = rl.train(replace(parts, on_update=reports.append, publish=versions.append))
+    assert last == tmp_path / "run" / "checkpoints" / "update_000002"
+    lines = read_metrics(tmp_path / "run")
+    assert [line["update"] for line in lines] == [0, 1, 2]
+    assert [line.get("eval/accuracy") for line in lines] == [0.0, None, 0.2]
+    wanted = {
+        "reward/total", "reward/answer", "rollout/num_turns", "rollout/tool_use", "rollout/zero_variance_groups",
+        "rollout/dropped", "stop/turn_limit", "policy/clip_fraction", "policy/kl", "policy/logprob_gap",
+        "policy/entropy", "policy/grad_norm", "policy/lr", "seconds/rollout", "seconds/update", "seconds/pack",
+    }  # fmt: skip
+    assert wanted <= lines[1].keys()
+    assert lines[1]["policy/logprob_gap"] < 1e-5
+    assert "update 2/2" in screen.getvalue() and "eval 0.2" in screen.getvalue()
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+    assert versions == [0, 1, 1, 2]
+    assert [report.update for report in reports] == [1, 2]
+    assert [len(group) for group in reports[0].groups] == [3, 3]
+    stored = list(read_trajectories(tmp_path / "run" / "rollouts"))
+    assert len(stored) == 12
+    assert stored[0].reward is not None and stored[0].advantages is not None
+    assert any(images_folder(tmp_path / "run" / "rollouts").rglob("*.png"))
+
+
+def test_bad_rows_and_failed_trajectories_are_left_out_and_counted(qwen3: Path, tmp_path: Path) -> None:
+    """A failed trajectory and one with a stray placeholder: the rest is trained on as if they had not been there."""
+    world = make_world(qwen3)
+
+    def roll(episodes: Sequence[Episode]) -> list[Trajectory]:
+        made = world.roll(episodes)
+        made[0] = replace(made[0], stop=StopReason.ENGINE_FAILED, error="out of memory", turns=made[0].turns[:0])
+        turn = made[1].turns[0]
+        stray = (world.feed.image_token_id, *(turn.token_ids or ())[1:])
+        made[1] = replace(made[1], turns=(replace(turn, token_ids=stray, provenance="s" + turn.provenance[1:]),))
+        return made
+
+    screen = io.StringIO()
+    parts = rl_parts(world, tmp_path, ONE, console=Console(file=screen, width=300))
+    rl.train(replace(parts, roll=roll))
+    (line,) = read_metrics(tmp_path)
+    assert line["rollout/failed"] == pytest.approx(1 / 6)
+    assert line["rollout/dropped"] == 1.0
+    assert line["cost/rows"] == 4.0
+    assert "dropped: trajectory" in screen.getvalue()
+    kept = list(read_trajectories(tmp_path / "rollouts"))
+    assert [t.error for t in kept if t.stop.status == "failed"] == ["out of memory"]
+    assert all(t.reward is None and not any(t.advantages or ()) for t in kept if t.stop.status == "failed")
+
+
+def test_the_number_of_micro_batches_and_skipping_flat_groups_change_nothing(qwen3: Path, tmp_path: Path) -> None:
+    def half_flat(trajectory: Trajectory) -> Reward:
+        return grade(trajectory) if trajectory.group.startswith("task0") else grade(replace(trajectory, turns=()))
+
+    def rubric(trajectory: Trajectory) -> Reward:
+        return replace(half_flat(trajectory), turns=(0.0,) * trajectory.num_turns)
+
+    config = RlConfig(group_size=3, groups_per_update=2)
+    full = weights_after(qwen3, tmp_path / "a", replace(config, skip_zero_advantage=False), rubric=rubric)
+    skipped = weights_after(qwen3, tmp_path / "b", config, rubric=rubric)
+    assert same(full, skipped)
+    costs = [read_metrics(tmp_path / name)[0]["cost/trained_tokens"] for name in "ab"]
+    assert costs[1] < costs[0]
+    dropped = weights_after(
+        qwen3, tmp_path / "c", config, rubric=rubric, credit=Credit(CreditConfig(zero_variance="drop"))
+    )
+    assert not same(full, dropped), "dropped groups leave the denominators too"
+
+
+def test_where_the_ratio_starts_does_not_matter_on_policy(qwen3: Path, tmp_path: Path) -> None:
+    config = RlConfig(group_size=3, groups_per_update=2)
+    found = [
+        weights_after(qwen3, tmp_path / mode, replace(config, old_logprobs=mode))
+        for mode in ("sampler", "recompute", "detached")
+    ]
+    assert same(found[0], found[1]) and same(found[0], found[2])
+
+
+@pytest.mark.parametrize("name", ["epochs", "minibatches", "aggregation", "importance", "kl"])
+def test_each_option_changes_something(qwen3: Path, tmp_path: Path, name: str) -> None:
+    config = RlConfig(group_size=3, groups_per_update=2)
+    options = {
+        "epochs": replace(config, epochs_per_batch=2),
+        "minibatches": replace(config, minibatches=2),
+        "aggregation": replace(config, aggregation="constant_length", constant_length=3),
+        "importance": replace(config, old_logprobs="recompute", importance_cap=0.5),
+        "kl": replace(config, kl_coef=5.0, epochs_per_batch=2),
+    }
+    base = replace(config, epochs_per_batch=2) if name == "kl" else config
+    world = make_world(qwen3)
+    reference = Reference(world.policy, ONE, start_processes("cpu")) if name == "kl" else None
+    parts = rl_parts(world, tmp_path / "with", replace(ONE, eps=1e-3, max_grad_norm=0.0), options[name])
+    rl.train(replace(parts, reference=reference))
+    plain = make_world(qwen3)
+    rl.train(rl_parts(plain, tmp_path / "without", replace(ONE, eps=1e-3, max_grad_norm=0.0), base))
+    assert not same(weights_of(world), weights_of(plain))
+    (line,) = read_metrics(tmp_path / "with")
+    assert line["policy/steps"] == (2.0 if name in ("epochs", "minibatches", "kl") else 1.0)
+    assert ("policy/kl_reference" in line) == (name == "kl")
+    assert ("policy/importance_weight" in line) == (name == "importance")
+
+
+def test_a_wrong_sampler_shows_in_the_gap(qwen3: Path, tmp_path: Path) -> None:
+    world = make_world(qwen3)
+    parts = rl_parts(world, tmp_path, ONE)
+
+    def roll(episodes: Sequence[Episode]) -> list[Trajectory]:
+        return [
+            replace(t, turns=tuple(replace(u, logprobs=tuple(p - 0.5 for p in u.logprobs or ())) for u in t.turns))
+            for t in world.roll(episodes)
+        ]
+
+    rl.train(replace(parts, roll=roll))
+    (line,) = read_metrics(tmp_path)
+    assert line["policy/logprob_gap"] == pytest.approx(0.5, abs=1e-4)
+    assert line["policy/logprob_gap_max"] == pytest.approx(0.5, abs=1e-4)
+    assert line["policy/logprob_gap_k3"] > 0.05
+
+
+def test_a_kl_term_needs_its_reference(qwen3: Path, tmp_path: Path) -> None:
+    parts = rl_parts(make_world(qwen3), tmp_path, ONE, RlConfig(kl_coef=0.1))
+    with pytest.raises(ConfigError, match="reference"):
+        rl.train(parts)
+
+
+def test_a_round_without_anything_to_train_on_takes_no_step(qwen3: Path, tmp_path: Path) -> None:
+    world = make_world(qwen3)
+    before = weights_of(world)
+    parts = rl_parts(world, tmp_path, ONE)
+
+    def roll(episodes: Sequence[Episode]) -> list[Trajectory]:
+        return [replace(t, stop=StopReason.ENV_FAILED, turns=()) for t in world.roll(episodes)]
+
+    rl.train(replace(parts, roll=roll))
+    (line,) = read_metrics(tmp_path)
+    assert line["policy/steps"] == 0.0
+    assert line["rollout/failed"] == 1.0
+    assert all(torch.equal(weight, before[name]) for name, weight in weights_of(world).items())
+
+
+def test_better_trajectories_become_likelier(qwen3: Path, tmp_path: Path) -> None:
+    """The sign: after some steps, those with positive advantage are likelier, the others less so."""
+    world = make_world(qwen3)
+    made = world.sampled([world.trajectory(seed, turns=2) for seed in range(4)])
+    trajectories = [replace(t, advantages=((1.0, 1.0), (-1.0, -1.0))[i % 2]) for i, t in enumerate(made)]
+    samples, _ = samples_of(trajectories, world.feed.rows)
+    parts = rl_parts(world, tmp_path, replace(ONE, lr=1e-3))
+    learner = Learner(parts.setup.updater, parts.setup.training, parts.config, parts.feed)
+    for update in range(1, 4):
+        learner.learn(samples, update)
+    after = world.sampled(made)
+    for index, (old, new) in enumerate(zip(made, after, strict=True)):
+        gain = sum(sum(t.logprobs or ()) for t in new.turns) - sum(sum(t.logprobs or ()) for t in old.turns)
+        assert gain > 0 if index % 2 == 0 else gain < 0
