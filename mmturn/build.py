@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from mmturn.credit.assign import Credit
@@ -17,13 +16,9 @@ from mmturn.models.load import LoadedModel, load_configured
 from mmturn.recipe import Named, Recipe, settings_of
 from mmturn.registry import ENVS, GRAMMARS, TOOLS, names_code
 from mmturn.rendering.renderer import Renderer
-from mmturn.resources import resource
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout import Driver, InlineHost, RolloutConfig, ThreadHost
 from mmturn.schema import build
-
-NANO = "checkpoints/nano"
-"""The small policy that ships with mmturn."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +62,7 @@ def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore |
     tools = make_tools(recipe, allow_code)
     rubric_of(recipe.reward, allow_code)
     Credit(recipe.credit, allow_code)
-    model = replace(recipe.model, path=model_path(recipe.model.path))
-    loaded = load_configured(model, activation_checkpointing=recipe.training.activation_checkpointing)
+    loaded = load_configured(recipe.model, activation_checkpointing=recipe.training.activation_checkpointing)
     images = store or ImageStore()
     return Policy(
         recipe,
@@ -78,13 +72,6 @@ def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore |
         images,
         env_factory(recipe, loaded.family, images, tools, allow_code),
     )
-
-
-def model_path(path: str) -> str:
-    """A model's path; that of the shipped policy works from any folder."""
-    if path.rstrip("/") == NANO and not Path(path).is_dir():
-        return str(resource(NANO))
-    return path
 
 
 def make_grammar(component: Named, family: Family, allow_code: bool = False) -> ActionGrammar:

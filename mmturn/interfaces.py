@@ -94,7 +94,7 @@ class Environment(Protocol):
         ...
 
     def note_shown(self, views: Sequence[View]) -> None:
-        """Views that the driver showed again outside of ``step``, with an error message; ``Action.view`` counts them."""
+        """Views that the driver showed again outside of ``step``, with an error; ``Action.view`` counts them too."""
         ...
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmturn.cli.options import ModelOption, OutOption, SetOption, ToolOption, console, open_recipe
+from mmturn.cli.options import ModelOption, OutOption, SetOption, ToolOption, console, open_recipe, recipe_for
 from mmturn.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def ask(
     photo: Annotated[Path, typer.Argument(help="An image file.")],
     question: Annotated[str, typer.Argument(help="What to ask about it.")],
     model: ModelOption = None,
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="Recipe whose tools and limits to use.")] = "ask",
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="Recipe whose tools and limits to use.")] = None,
     tool: ToolOption = None,
     set_: SetOption = None,
     out: OutOption = None,
@@ -26,7 +26,7 @@ def ask(
     if model is None:
         _say_which_models()
         raise typer.Exit(1)
-    settings = open_recipe("nano_ask" if _is_nano(model) else recipe, set_, model=model, tools=tool)
+    settings = open_recipe(recipe_for(recipe, model, nano="nano_ask", other="ask"), set_, model=model, tools=tool)
     from mmturn.jobs.ask import ask as ask_policy
 
     folder = out or Path("runs") / "ask" / photo.stem
@@ -37,18 +37,6 @@ def ask(
                 console().print(f"turn {turn.index + 1}: {action.name} {dict(action.arguments)}", highlight=False)
     answer = trajectory.answer if trajectory.answer is not None else f"no answer ({trajectory.stop.value})"
     console().print(f"[bold]{answer}[/]\n{page}", highlight=False)
-
-
-def _is_nano(model: str) -> bool:
-    """Whether this is the shipped small policy, or one that was trained from it."""
-    from mmturn.errors import MmturnError
-    from mmturn.families import family_of
-    from mmturn.models.files import model_folder
-
-    try:
-        return family_of(model_folder(model)).name == "nano"
-    except MmturnError:
-        return False
 
 
 def _say_which_models() -> None:

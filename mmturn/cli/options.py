@@ -85,3 +85,22 @@ def console() -> Console:
 def run_folder(out: Path | None, recipe_out: str, name: str) -> Path:
     """Where a run writes: what the user said, what the recipe says, or runs/NAME."""
     return out or Path(recipe_out or f"runs/{name}")
+
+
+def recipe_for(name: str | None, model: str | None, *, nano: str, other: str) -> str:
+    """The recipe that was named, else the one that suits the model: ``nano`` for the small policy and its kin."""
+    if name is not None:
+        return name
+    return nano if model is None or is_nano(model) else other
+
+
+def is_nano(model: str) -> bool:
+    """Whether this is the shipped small policy, or one that was trained from it."""
+    from mmturn.errors import MmturnError
+    from mmturn.families import family_of
+    from mmturn.models.files import model_folder
+
+    try:
+        return family_of(model_folder(model)).name == "nano"
+    except MmturnError:
+        return False

@@ -18,10 +18,14 @@ from mmturn.cli.options import (
     ToolOption,
     console,
     open_recipe,
+    recipe_for,
     run_folder,
 )
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe: a YAML file, or the name of a shipped one.")]
+RecipeArgument = Annotated[
+    str | None,
+    typer.Argument(help="A recipe: a YAML file or a shipped name. Default: what suits the model."),
+]
 ResumeOption = Annotated[
     bool,
     typer.Option(
@@ -34,7 +38,7 @@ SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_
 
 
 def train(
-    recipe: RecipeArgument = "nano_rl",
+    recipe: RecipeArgument = None,
     data: DataOption = None,
     model: ModelOption = None,
     tool: ToolOption = None,
@@ -46,6 +50,7 @@ def train(
     smoke: SmokeOption = False,
 ) -> None:
     """Train with multi-turn reinforcement learning."""
+    recipe = recipe_for(recipe, model, nano="nano_rl", other="own")
     overrides = (SMOKE_DATA + SMOKE_TRAINING if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed)
     from mmturn.jobs.train import train_policy
@@ -58,7 +63,7 @@ def train(
 
 
 def sft(
-    recipe: RecipeArgument = "nano_sft",
+    recipe: RecipeArgument = None,
     data: DataOption = None,
     model: ModelOption = None,
     tool: ToolOption = None,
@@ -69,6 +74,7 @@ def sft(
     smoke: SmokeOption = False,
 ) -> None:
     """Train on supervised trajectories: oracle ones built from gold boxes, or stored ones."""
+    recipe = recipe_for(recipe, model, nano="nano_sft", other="own")
     overrides = [*SMOKE_DATA, *SMOKE_SFT] if smoke else []
     settings = open_recipe(recipe, overrides + (set_ or []), model=model, data=data, tools=tool, seed=seed)
     from mmturn.jobs.sft import sft_policy
@@ -81,7 +87,7 @@ def sft(
 
 
 def rollout(
-    recipe: RecipeArgument = "nano_rl",
+    recipe: RecipeArgument = None,
     data: DataOption = None,
     model: ModelOption = None,
     tool: ToolOption = None,
@@ -93,6 +99,7 @@ def rollout(
     oracle: Annotated[bool, typer.Option(help="Let a script look at the gold boxes instead of the model.")] = False,
 ) -> None:
     """Run episodes and store the trajectories, graded."""
+    recipe = recipe_for(recipe, model, nano="nano_rl", other="own")
     settings = open_recipe(recipe, set_, model=model, data=data, tools=tool, seed=seed)
     from mmturn.build import make_policy
     from mmturn.jobs.bars import counting
@@ -116,7 +123,7 @@ def rollout(
 
 
 def evaluate(
-    recipe: RecipeArgument = "nano_rl",
+    recipe: RecipeArgument = None,
     benchmark: Annotated[
         str, typer.Option("--benchmark", "-b", help="visual_search, vstar, or rows for own data.")
     ] = "visual_search",
@@ -132,6 +139,7 @@ def evaluate(
     smoke: SmokeOption = False,
 ) -> None:
     """Evaluate a policy on a benchmark; a report page comes out."""
+    recipe = recipe_for(recipe, model, nano="visual_search", other="vstar")
     overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
     from mmturn.build import make_policy

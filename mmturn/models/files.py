@@ -8,7 +8,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from mmturn.errors import CheckpointError
+from mmturn.resources import resource
 
+NANO = "checkpoints/nano"
+"""The small policy that ships with mmturn."""
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -16,13 +19,16 @@ _FETCHED = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
 
 
 def model_folder(path: Path | str, *, download: bool = False) -> Path:
-    """The folder of a model given by its folder or by its name on the Hub (``owner/name``).
+    """The folder of a model given by its folder or by its name on the Hub (``owner/name``). ``checkpoints/nano``, the
+    small policy that ships, is found from anywhere.
 
     Without ``download`` only what was fetched before is found. Raises CheckpointError saying what to do.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
+    if str(path).rstrip("/") == NANO:
+        return resource(NANO)
     if folder.exists():
         raise CheckpointError(f"{folder}: is a file; the folder that holds config.json and the weights is needed")
     name = str(path)

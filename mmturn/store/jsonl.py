@@ -45,6 +45,7 @@ class StoreWarning(UserWarning):
 
 
 def warn_torn(message: str) -> None:
+    """Report a torn line as a StoreWarning."""
     warnings.warn(message, StoreWarning, stacklevel=3)
 
 

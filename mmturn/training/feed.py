@@ -22,15 +22,18 @@ class Feed:
     image_token_id: int
     pad_id: int
     banned_ids: tuple[int, ...]
+    vocab_size: int | None = None
+    """How many ids the model embeds."""
 
     @classmethod
     def of(cls, loaded: LoadedModel, store: PixelSource, banned_ids: Sequence[int]) -> Feed:
         """For a loaded model; ``banned_ids`` are the renderer's."""
-        return cls(loaded.family, store, loaded.image_token_id, loaded.pad_id, tuple(banned_ids))
+        vocab_size = int(loaded.base.config.text_config.vocab_size)
+        return cls(loaded.family, store, loaded.image_token_id, loaded.pad_id, tuple(banned_ids), vocab_size)
 
     def rows(self, trajectory: Trajectory) -> list[Row]:
         """The training rows of a trajectory. Raises DataError naming trajectory and turn."""
-        return rows_of(trajectory, self.family, self.image_token_id, self.banned_ids)
+        return rows_of(trajectory, self.family, self.image_token_id, self.banned_ids, vocab_size=self.vocab_size)
 
     def batch(self, rows: Sequence[Row], advantages: Sequence[Sequence[float]] | None = None) -> Batch:
         """One batch of rows; ``advantages`` per token of each row."""

@@ -8,6 +8,7 @@ collectives of ZeRO match.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -234,9 +235,10 @@ def deepspeed_config(config: TrainingConfig, trainable: int, half: bool, process
 
 
 def seed_everything(config: TrainingConfig) -> None:
-    """Seed Python, NumPy and torch; with ``deterministic``, use deterministic kernels only."""
+    """Seed Python, NumPy and torch; with ``deterministic``, use deterministic kernels (on CUDA, where there are any)."""
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     if config.deterministic:
-        torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())

@@ -1,7 +1,7 @@
 """Trains once undisturbed and once killed again and again, and resumed each time.
 
 ``python kill_program.py MODEL OUT KILLS SEED``. Everything is imported once; each run is a fork. Half of the kills come
-after a random time, half at a random write, sync, rename or removal of a file, where half-done work would show.
+after a random time of computing, half at a random write, sync, rename or removal of a file, where half-done work shows.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -96,6 +97,17 @@ def ended(child: int) -> bool:
     return False
 
 
+def kill_after(child: int, cpu_seconds: float) -> None:
+    """Kill a child once it has computed for so long, however busy the machine is."""
+    per_second = os.sysconf("SC_CLK_TCK")
+    while True:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] == "Z" or (int(fields[11]) + int(fields[12])) / per_second >= cpu_seconds:
+            break
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+
+
 def die_at(operation: int) -> None:
     """Make this process die at the n-th operation on files, before or halfway through it."""
     count = 0
@@ -134,9 +146,8 @@ def main(model: Path, out: Path, kills: int, seed: int) -> None:
     """The undisturbed run, and runs that are killed until there were enough kills."""
     write_data(out / "data")
     dice = random.Random(seed)
-    start = time.perf_counter()
     assert ended(forked(lambda: train(model, out / "whole")))
-    seconds = min(12.0, time.perf_counter() - start)
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     done, runs = 0, 1
     while True:
         folder = out / f"killed{runs}"
@@ -144,8 +155,7 @@ def main(model: Path, out: Path, kills: int, seed: int) -> None:
             child = forked(lambda: train(model, folder))  # noqa: B023
         elif done % 2:
             child = forked(lambda: train(model, folder))  # noqa: B023
-            time.sleep(dice.uniform(0.1, 0.8) * seconds)
-            os.kill(child, signal.SIGKILL)
+            kill_after(child, dice.uniform(0.1, 0.9) * seconds)
         else:
             operation = dice.randint(1, 60)
             child = forked(lambda: die_at(operation) or train(model, folder))  # type: ignore[func-returns-value]  # noqa: B023

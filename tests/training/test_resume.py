@@ -16,6 +16,7 @@ from mmturn.training.log import read_metrics
 from mmturn.types import Trajectory
 from tests.training.kill_program import UPDATES
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and reads /proc")
 PROGRAM = Path(__file__).with_name("kill_program.py")
 
 
