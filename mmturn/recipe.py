@@ -57,6 +57,8 @@ class OracleConfig:
     """Side of the crop, in sides of the gold region, drawn log-uniformly."""
     jitter: float = 0.1
     """Standard deviation of the crop's centre, in sides of the crop."""
+    offset: tuple[float, float] = (0.0, 0.0)
+    """Mean error of the crop's centre, in sides of the crop: a teacher that looks beside the point."""
     look: bool = True
     """False: the trajectories answer at once, for single-turn policies."""
 

@@ -16,7 +16,7 @@ class LookScript:
     """Looks at each gold region in turn, then answers with the gold answer.
 
     The crop is a square about the gold region, ``scale`` times its longer side (log-uniform), its centre moved
-    by a normal ``jitter`` in sides of the crop; both are drawn from the request's seed.
+    by ``offset`` and a normal ``jitter`` in sides of the crop; the draws come from the request's seed.
     Raises KeyError for a task it was not given.
     """
 
@@ -28,6 +28,7 @@ class LookScript:
         tool: str = "crop",
         scale: tuple[float, float] = (1.5, 2.5),
         jitter: float = 0.1,
+        offset: tuple[float, float] = (0.0, 0.0),
         look: bool = True,
         answer: bool = True,
         anywhere: bool = False,
@@ -35,7 +36,7 @@ class LookScript:
         """``look=False`` answers at once; ``answer=False`` leaves the answer to a model (see MixedEngine);
         ``anywhere=True`` keeps the crop's size and draws its place at random."""
         self.tasks: Mapping[str, Task] = {task.id: task for task in tasks}
-        self.grammar, self.tool, self.scale, self.jitter = grammar, tool, scale, jitter
+        self.grammar, self.tool, self.scale, self.jitter, self.offset = grammar, tool, scale, jitter, offset
         self.look, self.answer, self.anywhere = look, answer, anywhere
 
     def __call__(self, request: Request) -> str | None:
@@ -60,7 +61,7 @@ class LookScript:
         if self.anywhere:
             x, y = rng.uniform(0, bounds.width), rng.uniform(0, bounds.height)
         else:
-            x, y = np.array([shown.center.x, shown.center.y]) + rng.normal(0, self.jitter * side, 2)
+            x, y = np.array([shown.center.x, shown.center.y]) + side * rng.normal(self.offset, self.jitter)
         box = Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2).shift_into(bounds)
         x0, y0 = round(box.x0), round(box.y0)
         return Box(x0, y0, max(round(box.x1), x0 + 1), max(round(box.y1), y0 + 1)).intersect(bounds)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from mmturn.build import Policy, env_factory, make_grammar, make_policy, make_tools, model_path
+from mmturn.build import Policy, env_factory, make_grammar, make_policy, make_tools
 from mmturn.errors import DataError
 from mmturn.families import family_of
 from mmturn.families.spec import Family
@@ -85,7 +85,7 @@ def replay_run(recipe: Recipe, run: Path, *, limit: int = 0, logprobs: bool = Tr
     if policy is not None:
         renderer = policy.renderer
     else:
-        folder = model_folder(model_path(recipe.model.path))
+        folder = model_folder(recipe.model.path)
         renderer = Renderer(family_of(folder, recipe.model.family), load_tokenizer(folder))
     results = list(
         replay(

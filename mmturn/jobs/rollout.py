@@ -58,7 +58,8 @@ def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig) -
     """An engine that looks where the gold boxes are, as broadly as the settings say."""
     tool = policy.make_env().tools[0].name if config.look else ""
     script = LookScript(
-        tasks, policy.grammar, tool=tool, scale=config.scale, jitter=config.jitter, look=config.look
+        tasks, policy.grammar, tool=tool, scale=config.scale, jitter=config.jitter, offset=config.offset,
+        look=config.look,
     )  # fmt: skip
     return ScriptedEngine(lambda request: script(request) or "", policy.renderer)
 

@@ -9,13 +9,13 @@ from rich.console import Console
 
 from mmturn.build import Policy
 from mmturn.errors import DataError
-from mmturn.jobs.data import tasks_of
 from mmturn.jobs.rollout import oracle_trajectories
-from mmturn.jobs.train import open_trainee, resolved_of, say_problems, seeded, validator
+from mmturn.jobs.train import open_trainee, resolved_of, seeded, shared_tasks, validator
 from mmturn.recipe import Recipe
 from mmturn.store.trajectories import images_folder, read_trajectories, trajectory_file
 from mmturn.tasks.rows import RowProblem
 from mmturn.training.feed import Feed
+from mmturn.training.processes import Processes
 from mmturn.training.run import RunSetup
 from mmturn.training.sft import SftParts, train
 from mmturn.training.updater import Updater
@@ -36,11 +36,11 @@ def sft_policy(
     trainee = open_trainee(recipe, allow_code=allow_code)
     policy = trainee.policy
     feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
-    rows, problems = sft_rows(policy, feed, out)
+    rows, problems = sft_rows(policy, feed, out, trainee.processes)
     if problems and console is not None:
         console.print(f"[yellow]{len(problems)} trajectories left out:[/] {problems[0]}", highlight=False)
     updater = Updater(trainee.module, recipe.training, trainee.processes)
-    validation = tasks_of(recipe.data, "val", out / "data")[0] if recipe.training.eval_every else []
+    validation = shared_tasks(recipe, "val", out, trainee.processes)[0] if recipe.training.eval_every else []
     setup = RunSetup(
         folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
         assets=policy.loaded.folder, resume=resume, console=console,
@@ -49,7 +49,7 @@ def sft_policy(
     return train(SftParts(setup=setup, config=recipe.sft, rows=rows, feed=feed, on_update=on_update))
 
 
-def sft_rows(policy: Policy, feed: Feed, out: Path) -> tuple[list[Row], list[str]]:
+def sft_rows(policy: Policy, feed: Feed, out: Path, processes: Processes) -> tuple[list[Row], list[str]]:
     """Training rows of the recipe's stored or oracle trajectories, in an order that their names decide; and those
     that could not be used, by name. Raises DataError when none can."""
     stored = policy.recipe.oracle.trajectories
@@ -59,8 +59,7 @@ def sft_rows(policy: Policy, feed: Feed, out: Path) -> tuple[list[Row], list[str
         policy.store.add_folder(images_folder(Path(stored)))
         trajectories = list(read_trajectories(trajectory_file(Path(stored))))
     else:
-        tasks, bad_rows = tasks_of(policy.recipe.data, "train", out / "data")
-        say_problems(bad_rows, None)
+        tasks, bad_rows = shared_tasks(policy.recipe, "train", out, processes)
         trajectories = list(oracle_trajectories(policy, tasks, policy.recipe.oracle))
     rows: list[Row] = []
     problems = [str(problem) for problem in bad_rows]

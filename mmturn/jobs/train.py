@@ -24,8 +24,8 @@ from mmturn.training.feed import Feed
 from mmturn.training.processes import Processes, start_processes
 from mmturn.training.reference import Reference
 from mmturn.training.rl import RlParts, UpdateReport, train
-from mmturn.training.run import Evaluate, RunSetup
-from mmturn.training.updater import Updater
+from mmturn.training.run import Evaluate, RunSetup, check_fresh
+from mmturn.training.updater import Updater, seed_everything
 from mmturn.types import Task, Trajectory
 
 
@@ -42,6 +42,7 @@ def open_trainee(recipe: Recipe, *, allow_code: bool = False) -> Trainee:
     """Load the policy onto this process's device."""
     processes = start_processes(None if recipe.model.device == "auto" else recipe.model.device)
     model = replace(recipe.model, device=str(processes.device))
+    seed_everything(recipe.training)  # adapters start at random
     policy = make_policy(replace(recipe, model=model), allow_code=allow_code)
     module = PolicyModule(policy.loaded, recipe.rollout.temperature, policy.renderer.banned_ids)
     return Trainee(policy, module, processes)
@@ -85,13 +86,14 @@ def train_policy(
     """
     check_rl(recipe)
     recipe = seeded(recipe)
+    check_fresh(out, resume)
+    trainee = trainee or open_trainee(recipe, allow_code=allow_code)
     problems: list[RowProblem] = []
     if tasks is None:
-        tasks, problems = tasks_of(recipe.data, "train", out / "data")
+        tasks, problems = shared_tasks(recipe, "train", out, trainee.processes)
     if validation is None:
-        validation = tasks_of(recipe.data, "val", out / "data")[0] if recipe.training.eval_every else ()
+        validation = shared_tasks(recipe, "val", out, trainee.processes)[0] if recipe.training.eval_every else ()
     say_problems(problems, console)
-    trainee = trainee or open_trainee(recipe, allow_code=allow_code)
     policy, module = trainee.policy, trainee.module
     if policy.loaded.inherited_generation and console is not None:
         console.print(f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}", highlight=False)
@@ -104,7 +106,9 @@ def train_policy(
         return driver.run(episodes)
 
     def publish(version: int) -> None:
-        engine.set_version(version, vision_changed=not module.vision_frozen)
+        # a view's features depend in their last bits on the batch they were encoded in, so a run that has to repeat
+        # exactly encodes anew after each update, as a resumed one does
+        engine.set_version(version, vision_changed=recipe.training.deterministic or not module.vision_frozen)
 
     setup = RunSetup(
         folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
@@ -121,6 +125,16 @@ def train_policy(
         return train(parts)
     finally:
         driver.close()
+
+
+def shared_tasks(recipe: Recipe, split: str, out: Path, processes: Processes) -> tuple[list[Task], list[RowProblem]]:
+    """The recipe's tasks; generated ones are drawn by the main process and read by the others."""
+    if not processes.is_main:
+        processes.barrier()
+    found = tasks_of(recipe.data, split, out / "data")
+    if processes.is_main:
+        processes.barrier()
+    return found
 
 
 def validator(policy: Policy, tasks: Sequence[Task], out: Path) -> Evaluate:

@@ -11,7 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".msgpack", ".h5", ".onnx", ".gguf")
+_ASSETS = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template*",
+    "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
+)  # fmt: skip
 
 
 def save_policy(folder: Path, model: Any, weights: Mapping[str, Tensor], assets: Path | None) -> None:
@@ -26,10 +29,10 @@ def save_policy(folder: Path, model: Any, weights: Mapping[str, Tensor], assets:
         base.save_pretrained(folder, state_dict=dict(weights))
     if assets is None:
         return
-    for file in sorted(assets.iterdir()):
-        is_weight = file.suffix in _WEIGHTS or file.name.endswith(".index.json")
-        if file.is_file() and not is_weight and not (folder / file.name).exists() and file.suffix != ".py":
-            shutil.copyfile(file, folder / file.name)
+    for pattern in _ASSETS:
+        for file in assets.glob(pattern):
+            if file.is_file() and not (folder / file.name).exists():
+                shutil.copyfile(file, folder / file.name)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mmturn.training.processes import Processes
@@ -43,8 +43,3 @@ class Means:
         """Means and maxima collected here."""
         means = {key: total / self.weights[key] for key, total in self.totals.items() if self.weights[key]}
         return {**means, **self.maxima}
-
-
-def with_prefix(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    """``values`` with ``prefix/`` before each key."""
-    return {f"{prefix}/{key}": value for key, value in values.items()}

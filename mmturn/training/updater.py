@@ -235,7 +235,7 @@ def deepspeed_config(config: TrainingConfig, trainable: int, half: bool, process
 
 
 def seed_everything(config: TrainingConfig) -> None:
-    """Seed Python, NumPy and torch; with ``deterministic``, use deterministic kernels (on CUDA, where there are any)."""
+    """Seed Python, NumPy and torch; with ``deterministic``, use deterministic kernels (on CUDA where there are any)."""
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)

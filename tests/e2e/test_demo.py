@@ -27,7 +27,7 @@ def test_smoke(repo: Path, tmp_path: Path):
     for words in ("accuracy before", "accuracy after", "seed 3 reproduces this"):
         assert words in done.stdout
     html = page.read_text(encoding="utf-8")
-    assert "<script" in html and "http-equiv=\"refresh\"" not in html.lower()
+    assert "<script" in html and 'http-equiv="refresh"' not in html.lower()
     assert json.loads((out / "before" / "report.json").read_text())["overall"]["n"] == 8
 
 

@@ -99,7 +99,7 @@ def test_two_attributes_are_needed():
 
 def test_splits_share_neither_scene_nor_photograph():
     photos = [set(PHOTOGRAPHS[split]) for split in ("train", "val", "heldout")]
-    files = [{path for path in PHOTOGRAPHS[split].values()} for split in ("train", "val", "heldout")]
+    files = [set(PHOTOGRAPHS[split].values()) for split in ("train", "val", "heldout")]
     for sets in (photos, files):
         assert not sets[0] & sets[1] and not sets[0] & sets[2] and not sets[1] & sets[2]
     scenes = [sample_scene(11, split) for split in ("train", "val", "heldout")]

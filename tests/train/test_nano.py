@@ -50,11 +50,17 @@ def conversation(row, boxes, processor, pictures):
     thought = thoughts(row)
     user = [{"type": "image"}, {"type": "text", "text": prompt_text(row)}]
     messages = [{"role": "system", "content": "tools: crop"}, {"role": "user", "content": user}]
-    shown = [{"type": "text", "text": "<tool_response>"}, {"type": "image"}, {"type": "text", "text": "</tool_response>"}]
+    shown = [
+        {"type": "text", "text": "<tool_response>"},
+        {"type": "image"},
+        {"type": "text", "text": "</tool_response>"},
+    ]
     for index, box in enumerate(boxes):
         messages.append({"role": "assistant", "content": look_text(thought[index], box).removesuffix("<|im_end|>")})
         messages.append({"role": "user", "content": shown})
-    messages.append({"role": "assistant", "content": answer_text(thought[-1], row["answer"]).removesuffix("<|im_end|>")})
+    messages.append(
+        {"role": "assistant", "content": answer_text(thought[-1], row["answer"]).removesuffix("<|im_end|>")}
+    )
     text = processor.apply_chat_template(messages, tokenize=False)
     return processor(text=[text], images=pictures, return_tensors="pt")
 
@@ -98,7 +104,7 @@ def test_cached_sampling_is_greedy_decoding(policy):
     bank = Bank(torch.randn(64, 192), torch.randn(64, 192))
     sequence = Sequence(Encoder(processor.tokenizer))
     sequence.prompt(row, 0)
-    short = dict(most=4, temperature=0.0, generator=None, banned=[])
+    short = {"most": 4, "temperature": 0.0, "generator": None, "banned": []}
     ids, logps = sample(model, [sequence], {"overview": bank}, **short)[0]
     for index, token in enumerate(ids):
         batch = collate([sequence], {"overview": bank})

@@ -88,8 +88,14 @@ def main(model: Path, out: Path) -> None:
     for updates in (2, 4):  # a run, and its resumption
         torch.manual_seed(0)
         world = make_world(model)
-        training = dataclasses.replace(TRAINING, updates=updates, zero_stage=3, save_every=2)
-        parts = rl_parts(world, out / "run", training, resume=True)
+        training = dataclasses.replace(TRAINING, updates=updates, zero_stage=3, save_every=2, eval_every=2)
+        rows = world.feed.rows(world.trajectory(7))
+
+        def evaluate(update: int) -> dict[str, float]:  # in the first process alone, with all weights at hand
+            with torch.no_grad():
+                return {"eval/accuracy": world.policy(world.feed.batch(rows)).logprobs.mean().item()}  # noqa: B023
+
+        parts = rl_parts(world, out / "run", training, resume=True, evaluate=evaluate)
         rl.train(parts)
     stop_processes()
 

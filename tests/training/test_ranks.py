@@ -83,6 +83,7 @@ def test_two_processes_equal_one(ran: Path, qwen3: Path, name: str) -> None:
 def test_a_run_of_two_is_resumed(ran: Path) -> None:
     run = ran / "run"
     assert [line["update"] for line in read_metrics(run)] == [1, 2, 3, 4]
+    assert ["eval/accuracy" in line for line in read_metrics(run)] == [False, True, False, True]
     state = read_state(run / "checkpoints" / "update_000004")
     assert state.world_size == 2
     assert len(state.rng) == len(state.positions) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from mmturn.errors import ConfigError
+from mmturn.families import FAMILY_KEY
 from mmturn.losses.aggregate import Denominators
 from mmturn.models.load import load_model
 from mmturn.models.settings import LoraSettings
@@ -214,7 +217,11 @@ def test_the_reference_copy_does_not_move(qwen3: Path) -> None:
 
 
 def test_an_exported_policy_is_the_policy(qwen3: Path, tmp_path: Path) -> None:
-    world = make_world(qwen3)
+    named = shutil.copytree(qwen3, tmp_path / "named")
+    config = json.loads((named / "config.json").read_text())
+    (named / "config.json").write_text(json.dumps({**config, FAMILY_KEY: "qwen3_vl"}))
+    (named / "notes.json").write_text("{}")
+    world = make_world(named)
     by_deepspeed(world, CONFIG)
     updater = Updater(world.policy, CONFIG, start_processes("cpu"))
     weights = updater.weights()
@@ -224,3 +231,6 @@ def test_an_exported_policy_is_the_policy(qwen3: Path, tmp_path: Path) -> None:
     written = (tmp_path / "policy" / "model.safetensors").stat().st_size
     assert written <= (qwen3 / "model.safetensors").stat().st_size + 4096, "a tied weight is written once"
     assert load_model(tmp_path / "policy").tokenizer.chat_template == world.loaded.tokenizer.chat_template
+    names = {path.name for path in (tmp_path / "policy").iterdir()}
+    assert "preprocessor_config.json" in names and "notes.json" not in names
+    assert json.loads((tmp_path / "policy" / "config.json").read_text())[FAMILY_KEY] == "qwen3_vl"

@@ -1,7 +1,7 @@
 """Stage 2: the language model learns the conversation on features of the frozen tower.
 
-Oracle conversations, with help that is thrown away afterwards: the attention of some heads is pulled to where the needed
-thing stands, linear heads read places off, and coordinates are trained towards a little hill of values.
+Oracle conversations, with help that is thrown away afterwards: the attention of some heads is pulled to where the
+needed thing stands, linear heads read places off, and coordinates are trained towards a little hill of values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from train.nano.corpus import LEVEL_ODDS, Corpus
 from train.nano.decoder import collate, embed, forward, logits_of
@@ -52,7 +51,7 @@ def pull(log_attention: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
 
 
 def collected(model, sequences, banks):
-    """Hidden states and what the losses read off: (trained tokens' log-probabilities, kinds, targets, probes, pulls)."""
+    """What the losses read off: (trained tokens' log-probabilities, kinds, targets, probes, pulls)."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         batch = collate(sequences, banks)
         x, deep = embed(model, batch)
@@ -128,7 +127,9 @@ def train(model, processor, corpus: Corpus, worlds: dict[str, World], args) -> N
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [g["lr"] for g in groups], total_steps=args.steps, pct_start=0.05, final_div_factor=50
     )
-    began, source = time.time(), batches(corpus, encoder, rng, args.batch, LEVEL_ODDS)
+    rest_odds = sum(LEVEL_ODDS.values()) - LEVEL_ODDS["position"]
+    odds = {k: args.position if k == "position" else v * (1 - args.position) / rest_odds for k, v in LEVEL_ODDS.items()}
+    began, source = time.time(), batches(corpus, encoder, rng, args.batch, odds)
     running: dict[str, list[float]] = {}
     for step in range(1, args.steps + 1):
         losses = losses_of(model, next(source), corpus.banks, heads, number_ids)
@@ -136,13 +137,17 @@ def train(model, processor, corpus: Corpus, worlds: dict[str, World], args) -> N
         total = losses["tokens"] + sum(help_weight * v for k, v in losses.items() if k.startswith("pull") or k in HELP)
         optimizer.zero_grad()
         total.backward()
-        torch.nn.utils.clip_grad_norm_(rest + [table], 1.0)
+        torch.nn.utils.clip_grad_norm_([*rest, table], 1.0)
         optimizer.step()
         schedule.step()
         for key, value in losses.items():
             running.setdefault(key, []).append(value.item())
         if step % args.log == 0:
-            print(f"step {step} {time.time() - began:.0f}s " + " ".join(f"{k} {np.mean(v):.3f}" for k, v in running.items()), flush=True)
+            print(
+                f"step {step} {time.time() - began:.0f}s "
+                + " ".join(f"{k} {np.mean(v):.3f}" for k, v in running.items()),
+                flush=True,
+            )
             running = {}
         if step % args.report == 0 or step == args.steps:
             measures = {name: summary(world.play(range(len(world.rows)))[0]) for name, world in worlds.items()}
@@ -163,11 +168,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--help-weight", dest="help", type=float, default=0.5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--position", type=float, default=LEVEL_ODDS["position"], help="share of position questions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=int, default=50)
     parser.add_argument("--report", type=int, default=400)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     model, processor = load(args.start)
     began = time.time()

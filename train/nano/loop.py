@@ -18,7 +18,9 @@ from train.nano.dialogue import TRAINED, Encoder, Sequence
 from train.nano.model import CELL, OVERVIEW
 from train.nano.sampling import crop_view, overview
 
-TURN = re.compile(r"<think>[^<]*</think>(?:<tool_call>(?P<call>.*)</tool_call>|<answer>(?P<answer>[^<]*)</answer>)<\|im_end\|>")
+TURN = re.compile(
+    r"<think>[^<]*</think>(?:<tool_call>(?P<call>.*)</tool_call>|<answer>(?P<answer>[^<]*)</answer>)<\|im_end\|>"
+)
 MOST_TOKENS = 40
 MOST_TURNS = 3
 
@@ -82,7 +84,14 @@ class World:
         small = [np.asarray(overview(self.pictures[path])) for path in paths]
         self.bank, offsets = encode_pictures(model.model.visual, small)
         self.offset = dict(zip(paths, offsets))
-        names = ("<|endoftext|>", "<|im_start|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+        names = (
+            "<|endoftext|>",
+            "<|im_start|>",
+            "<|vision_start|>",
+            "<|vision_end|>",
+            "<|image_pad|>",
+            "<|video_pad|>",
+        )
         self.banned = processor.tokenizer.convert_tokens_to_ids(names)
 
     def play(self, numbers, temperature: float = 0.0, generator: torch.Generator | None = None):

@@ -30,35 +30,40 @@ EMBEDDING_STD = 0.05
 def build_config(tokenizer) -> Qwen3VLConfig:
     """Sizes of the small policy; token ids are read from `tokenizer`."""
     ident = tokenizer.convert_tokens_to_ids
-    text = dict(
-        vocab_size=len(tokenizer),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=48,
-        max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 8, 8], "mrope_interleaved": True},
-        tie_word_embeddings=True,
-        pad_token_id=ident("<|endoftext|>"),
-        bos_token_id=None,
-        eos_token_id=ident("<|im_end|>"),
-        initializer_range=0.03,
-    )
-    vision = dict(
-        depth=4,
-        hidden_size=128,
-        intermediate_size=512,
-        num_heads=4,
-        patch_size=PATCH,
-        spatial_merge_size=MERGE,
-        temporal_patch_size=2,
-        out_hidden_size=192,
-        num_position_embeddings=(OVERVIEW // PATCH) ** 2,
-        deepstack_visual_indexes=[1],
-        initializer_range=0.03,
-    )
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 48,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [8, 8, 8],
+            "mrope_interleaved": True,
+        },
+        "tie_word_embeddings": True,
+        "pad_token_id": ident("<|endoftext|>"),
+        "bos_token_id": None,
+        "eos_token_id": ident("<|im_end|>"),
+        "initializer_range": 0.03,
+    }
+    vision = {
+        "depth": 4,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_heads": 4,
+        "patch_size": PATCH,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 192,
+        "num_position_embeddings": (OVERVIEW // PATCH) ** 2,
+        "deepstack_visual_indexes": [1],
+        "initializer_range": 0.03,
+    }
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
@@ -67,6 +72,7 @@ def build_config(tokenizer) -> Qwen3VLConfig:
         vision_start_token_id=ident("<|vision_start|>"),
         vision_end_token_id=ident("<|vision_end|>"),
         tie_word_embeddings=True,
+        mmturn_family="nano",
     )
 
 
@@ -99,14 +105,14 @@ def build_model(tokenizer, seed: int = 0) -> Qwen3VLForConditionalGeneration:
 
 def build_processor(tokenizer) -> Qwen3VLProcessor:
     """Image, video and text processing with the family's size rule at the small policy's scale."""
-    sizes = dict(
-        patch_size=PATCH,
-        merge_size=MERGE,
-        temporal_patch_size=2,
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-        size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
-    )
+    sizes = {
+        "patch_size": PATCH,
+        "merge_size": MERGE,
+        "temporal_patch_size": 2,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "size": {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
+    }
     image = Qwen2VLImageProcessor(**sizes)
     video = Qwen3VLVideoProcessor(**{**sizes, "size": {"shortest_edge": MIN_PIXELS, "longest_edge": 8 * MAX_PIXELS}})
     return Qwen3VLProcessor(image, tokenizer, video, chat_template=tokenizer.chat_template)

@@ -70,7 +70,7 @@ def fit_box(x0, y0, x1, y1, outward: bool = False) -> tuple[int, int, int, int]:
     """Whole-pixel box inside the overview, at least 4 px a side."""
     if outward and x1 - x0 < 10:
         x0, y0, x1, y1 = np.floor(x0), np.floor(y0), np.ceil(x1), np.ceil(y1)
-    box = [int(round(float(v))) for v in (x0, y0, x1, y1)]
+    box = [round(float(v)) for v in (x0, y0, x1, y1)]
     for low, high in ((0, 2), (1, 3)):
         box[low] = min(max(box[low], 0), OVERVIEW - 4)
         box[high] = min(max(box[high], box[low] + 4), OVERVIEW)

@@ -34,10 +34,42 @@ TAGS = (
     "</tool_response>",
 )
 MAX_VOCABULARY = 1600
-TOOLS = "crop zoom rotate segment point search ocr frames click type scroll select answer".split()
-KEYS = (
-    "name arguments bbox_2d point_2d label angle query frame frames start end image target text x y index key url".split()
-)
+TOOLS = [
+    "crop",
+    "zoom",
+    "rotate",
+    "segment",
+    "point",
+    "search",
+    "ocr",
+    "frames",
+    "click",
+    "type",
+    "scroll",
+    "select",
+    "answer",
+]
+KEYS = [
+    "name",
+    "arguments",
+    "bbox_2d",
+    "point_2d",
+    "label",
+    "angle",
+    "query",
+    "frame",
+    "frames",
+    "start",
+    "end",
+    "image",
+    "target",
+    "text",
+    "x",
+    "y",
+    "index",
+    "key",
+    "url",
+]
 PROSE = (
     "You are a helpful assistant. You may call tools. Look at the image and answer the question. "
     "The box is outside the image. Error: the call could not be read. Please try again. There is no such tool. "
@@ -99,8 +131,10 @@ def learned_merges(vocab_size: int) -> tuple[list[str], list[tuple[str, str]]]:
         ]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False, min_frequency=2)
-    text = [line for line in corpus()]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False, min_frequency=2
+    )
+    text = list(corpus())
     tokenizer.train_from_iterator(text, trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in merges]

@@ -167,7 +167,11 @@ def mixed(plain: Overviews, crowds: Overviews, size: int, generator: torch.Gener
 def train(model, processor, stack, crowd_stack, val_stack, args) -> dict[str, float]:
     """Train the tower and the words' embeddings in place; returns the last held-out measures."""
     tokenizer, visual = processor.tokenizer, model.model.visual
-    ids = {"colours": word_ids(tokenizer, COLOURS), "shapes": word_ids(tokenizer, SHAPES), "details": word_ids(tokenizer, CLASSES)}
+    ids = {
+        "colours": word_ids(tokenizer, COLOURS),
+        "shapes": word_ids(tokenizer, SHAPES),
+        "details": word_ids(tokenizer, CLASSES),
+    }
     width = visual.config.out_hidden_size
     heads = nn.ModuleDict({"top": Heads(width), "deep": Heads(width)})
     table = model.get_input_embeddings().weight
@@ -195,8 +199,13 @@ def train(model, processor, stack, crowd_stack, val_stack, args) -> dict[str, fl
         pictures, labels, inside = crops.batch(args.batch, generator)
         tokens = dict(zip(("top", "deep"), encode_fast(visual, pictures)))
         for name, weight in (("top", 1.0), ("deep", 0.2)):
-            for key, logits in zip(("mean", "cell"), reading_logits(tokens[name], inside, pictures.shape[1:3], heads[name], table[ids["details"]])):
-                losses[f"{name}/read_{key}"] = F.cross_entropy(logits, labels) * weight * (1.0 if key == "mean" else 0.5)
+            for key, logits in zip(
+                ("mean", "cell"),
+                reading_logits(tokens[name], inside, pictures.shape[1:3], heads[name], table[ids["details"]]),
+            ):
+                losses[f"{name}/read_{key}"] = (
+                    F.cross_entropy(logits, labels) * weight * (1.0 if key == "mean" else 0.5)
+                )
         # tokens enter the language model beside word embeddings: keep their size near one
         size = sum((part.pow(2).mean() - 1.0).abs() for part in tokens.values()) * 0.05
         optimizer.zero_grad()
@@ -207,7 +216,11 @@ def train(model, processor, stack, crowd_stack, val_stack, args) -> dict[str, fl
         if (step + 1) % args.report == 0 or step + 1 == args.steps:
             measures = measure(model, heads["top"], *val, ids)
             text = " ".join(f"{key} {value:.3f}" for key, value in measures.items())
-            print(f"step {step + 1} {time.time() - began:.0f}s {text} | " + " ".join(f"{k} {v.item():.2f}" for k, v in losses.items()), flush=True)
+            print(
+                f"step {step + 1} {time.time() - began:.0f}s {text} | "
+                + " ".join(f"{k} {v.item():.2f}" for k, v in losses.items()),
+                flush=True,
+            )
             save_checkpoint(model, processor, args.out, {"stage": "tower", "step": step + 1, **measures})
         if args.minutes and time.time() - began > 60 * args.minutes:
             break

@@ -61,6 +61,8 @@ def encode(visual, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = x + _attend(block.attn, block.norm1(x), cos, sin)
         x = x + block.mlp(block.norm2(x))
         if number in visual.deepstack_visual_indexes:
-            deep = visual.deepstack_merger_list[0](x.reshape(-1, x.shape[-1])).view(batch, -1, visual.config.out_hidden_size)
+            deep = visual.deepstack_merger_list[0](x.reshape(-1, x.shape[-1])).view(
+                batch, -1, visual.config.out_hidden_size
+            )
     pooled = visual.merger(x.reshape(-1, x.shape[-1])).view(batch, -1, visual.config.out_hidden_size)
     return pooled, deep

@@ -71,7 +71,7 @@ class Scene:
         if self.photo:
             image = painting.paint_photo(self.split, self.photo, size, rng)
         else:
-            image = painting.paint_drawn(self.drawn, size, rng)
+            image = painting.paint_drawn(self.drawn or "", size, rng)
         for marked in self.objects:
             marker = painting.marker_sprite(marked.shape, marked.colour, round(marked.side * size))
             image.paste(marker, marked.marker_corner(size), marker)
