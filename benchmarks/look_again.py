@@ -4,7 +4,7 @@
 
 For each seed: the multi-turn policy is trained from the shipped cold start; the single-turn control gets its own cold
 start and the same RL, with one view of as many image tokens. Also, with the shipped weights' answers: crops at random
-places and crops of the gold region. All are judged on the same held-out tasks at temperature 1.
+places and crops of the gold region. All are judged on the same held-out tasks at temperature 0.5.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def evaluated(recipe: Recipe, tasks: Sequence[Task], out: Path, name: str, seed:
     engine = None
     if look:
         script = LookScript(
-            tasks, policy.grammar, scale=(1.5, 1.5), jitter=0.0, answer=False, anywhere=look == "random"
+            tasks, policy.grammar, scale=(3.0, 3.0), jitter=0.0, answer=False, anywhere=look == "random"
         )  # fmt: skip
         engine = MixedEngine(script, policy.engine(), policy.renderer)
     with counting(f"{name}, seed {seed}") as progress:
@@ -140,7 +140,7 @@ def main() -> None:
         rows += run_seed(seed, tasks, args.out / f"seed-{seed}", args.set, console)
         (args.out / "rows.json").write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
     text = (
-        f"{table(rows)}\n\nseeds {args.seeds}, {args.tasks} held-out tasks each, temperature 1; ± is a 95 % t-interval"
+        f"{table(rows)}\n\nseeds {args.seeds}, {args.tasks} held-out tasks each, temperature 0.5; ± is a 95 % t-interval"
     )
     (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)

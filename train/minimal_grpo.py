@@ -28,6 +28,7 @@ from mmturn.recipe import Recipe, read_recipe
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout import episodes
 from mmturn.tasks.sources import ShuffledSource
+from mmturn.training.schedules import learning_rate
 from mmturn.types import Trajectory
 
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
@@ -141,6 +142,8 @@ def main() -> None:
         graded = grade(trajectories, recipe)
         # 3. one step up the gradient
         pieces = batches(graded, policy, training.micro_batch_rows)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(training, number, args.updates)
         loss = update(module, optimizer, pieces, training.max_grad_norm)
         reward = sum(t.reward.total for t in graded if t.reward is not None) / max(len(graded), 1)
         right = sum(t.reward.components.get("answer", 0.0) for t in graded if t.reward is not None) / max(
