@@ -139,7 +139,8 @@ def main() -> None:
     for seed in args.seeds:
         rows += run_seed(seed, tasks, args.out / f"seed-{seed}", args.set, console)
         (args.out / "rows.json").write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
-    text = f"{table(rows)}\n\nseeds {args.seeds}, {args.tasks} held-out tasks each, temperature 0.5; ± is a 95 % t-interval"
+    note = f"seeds {args.seeds}, {args.tasks} held-out tasks each, temperature 0.5; ± is a 95 % t-interval"
+    text = f"{table(rows)}\n\n{note}"
     (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
