@@ -87,7 +87,8 @@ def _cluster_sums(values: Sequence[float], clusters: Sequence[Hashable] | None) 
         return array, np.ones_like(array)
     numbers: dict[Hashable, int] = {}
     index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
-    return np.bincount(index, array, len(numbers)), np.bincount(index, minlength=len(numbers)).astype(np.float64)
+    sums = np.bincount(index, array, len(numbers)).astype(np.float64)
+    return sums, np.bincount(index, minlength=len(numbers)).astype(np.float64)
 
 
 def bootstrap(
