@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train the small policy from nothing on a CPU: world, tokenizer, vision tower, language, cold start.
-# usage: bash train/nano.sh OUT_DIR     (under an hour on two quiet cores; sizes can be set by the variables below)
+# usage: bash train/nano.sh OUT_DIR     (sizes can be set by the variables below)
 # The shipped weights took the language stage in three runs (1250, 400 and 200 steps, each begun from the one before).
 set -euo pipefail
 out=${1:?usage: bash train/nano.sh OUT_DIR}
