@@ -294,6 +294,8 @@ class Row:
     """[T] sampler's log-probs, 0.0 where the mask is 0."""
     views: tuple[View, ...]
     """The views behind the placeholders, in order."""
+    group: str = ""
+    """Group of the trajectory; its rows begin alike, and are packed together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmturn.batching.tree import Packed, pack
 from mmturn.errors import DataError
 from mmturn.families.forward import patchify, positions
 from mmturn.families.spec import Family
@@ -43,16 +44,21 @@ class Batch:
     """float32 [B, T] the sampler's log-probs, 0 where the mask is 0; None unless every row has them."""
     advantages: Tensor
     """float32 [B, T], 0 where the mask is 0."""
+    views: tuple[View, ...]
+    """The unique views, in order of first appearance."""
     patches: Tensor
-    """uint8 [sum n, 3 * patch * patch], the unique views one after the other (see ``families.forward.patchify``)."""
+    """uint8 [sum n, 3 * patch * patch], the unique views one after the other (see ``families.forward.patchify``); no
+    patches where features of the views are given to the policy instead."""
     grids: Tensor
-    """int64 [N, 3] patches of each unique view: time, rows, columns."""
+    """int64 [N, 3] patches of each unique view: time, rows, columns; [0, 3] without patches."""
     image_index: tuple[tuple[int, ...], ...]
     """Per row, which unique view stands behind each of its images, in order."""
     num_tokens: tuple[int, ...]
     """Per row, how many tokens were sampled."""
     trajectory_ids: tuple[str, ...]
     """Per row."""
+    packed: Packed | None = None
+    """How the rows go through the model as trees; None: as they are, padded."""
 
     @property
     def device(self) -> torch.device:
@@ -66,6 +72,8 @@ class Batch:
             value = getattr(self, field.name)
             if isinstance(value, Tensor) and value.device != torch.device(device):
                 moved[field.name] = value.to(device, non_blocking=True)
+        if moved and self.packed is not None:
+            moved["packed"] = self.packed.to(device)
         return replace(self, **moved) if moved else self
 
 
@@ -82,17 +90,19 @@ def collate(
     rows: Sequence[Row],
     advantages: Sequence[Sequence[float]] | None,
     family: Family,
-    store: PixelSource,
+    store: PixelSource | None,
     *,
     image_token_id: int,
     pad_id: int = 0,
+    groups: Sequence[int] | None = None,
 ) -> Batch:
     """One batch of rows.
 
     Args:
         rows: any number; none makes ``empty_batch``.
         advantages: per row one number per token (``spread_advantages``); None: 0 everywhere (supervised learning).
-        store: shows each unique view once.
+        store: shows each unique view once; None leaves the patches out.
+        groups: number of rows of each group, whose rows stand together: they are packed as trees; None pads.
     Raises DataError naming the trajectory where advantages or placeholders do not fit a row.
     """
     if not rows:
@@ -118,7 +128,8 @@ def collate(
         for view in row.views:
             unique.setdefault(view, len(unique))
     known = all(row.logprobs is not None for row in rows)
-    patches, grids = _images(unique, family, store)
+    patches, grids = _images(unique if store is not None else (), family, store)
+    image_index = tuple(tuple(unique[view] for view in row.views) for row in rows)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
         attention_mask=torch.from_numpy(attention_mask),
@@ -127,27 +138,21 @@ def collate(
         turn_index=torch.from_numpy(turn_index),
         old_logprobs=torch.from_numpy(old_logprobs) if known else None,
         advantages=torch.from_numpy(spread * loss_mask),
+        views=tuple(unique),
         patches=patches,
         grids=grids,
-        image_index=tuple(tuple(unique[view] for view in row.views) for row in rows),
+        image_index=image_index,
         num_tokens=tuple(sum(row.loss_mask) for row in rows),
         trajectory_ids=tuple(row.trajectory_id for row in rows),
+        packed=None if groups is None else pack(rows, groups, image_index, image_token_id),
     )
 
 
 def empty_batch(family: Family, pad_id: int = 0) -> Batch:
     """A row of one padding token: nothing sampled, nothing shown, yet every module of the policy runs."""
     padding = Row("", (pad_id,), (0,), (-1,), (0.0,), ())
-    batch = collate([padding], None, family, _NoPixels(), image_token_id=pad_id - 1, pad_id=pad_id)
+    batch = collate([padding], None, family, None, image_token_id=pad_id - 1, pad_id=pad_id)
     return replace(batch, attention_mask=torch.zeros_like(batch.attention_mask))
-
-
-class _NoPixels:
-    """Stands where no view can be asked for."""
-
-    def pixels(self, view: View) -> NDArray[np.uint8]:
-        """Never called."""
-        raise DataError(f"no pixels for {view}")
 
 
 def _fitting(row: Row, advantages: Sequence[float]) -> Sequence[float]:
@@ -166,9 +171,9 @@ def _positions(row: Row, family: Family, image_token_id: int) -> NDArray[np.int6
         raise DataError(f"trajectory {row.trajectory_id}: {error}") from error
 
 
-def _images(views: dict[View, int], family: Family, store: PixelSource) -> tuple[Tensor, Tensor]:
+def _images(views: Collection[View], family: Family, store: PixelSource | None) -> tuple[Tensor, Tensor]:
     """Patches and grids of the unique views, as bytes: an eighth of the tower's float32 input."""
-    if not views:
+    if store is None or not views:
         return torch.zeros(0, 3 * family.patch_size**2, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int64)
     patches = torch.cat([patchify(store.pixels(view), family) for view in views])
     return patches, torch.tensor([family.grid(view.size) for view in views])

@@ -48,7 +48,7 @@ def rows_of(
         if vocab_size is not None and token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
             raise DataError(f"{where}: has token ids outside 0 to {vocab_size - 1}; another tokenizer made them")
         if turn.fresh_context and row.token_ids:
-            rows.append(_closed(trajectory.id, row, known))
+            rows.append(_closed(trajectory, row, known))
             row, known = _Open(), True
         if not turn.fresh_context and not row.token_ids:
             raise DataError(f"{where}: continues a context, but there is none before it")
@@ -62,18 +62,19 @@ def rows_of(
             row.logprobs.append(next(logprobs, 0.0) if sampled else 0.0)
         row.views += views
     if row.token_ids:
-        rows.append(_closed(trajectory.id, row, known))
+        rows.append(_closed(trajectory, row, known))
     return rows
 
 
-def _closed(trajectory_id: str, row: _Open, known: bool) -> Row:
+def _closed(trajectory: Trajectory, row: _Open, known: bool) -> Row:
     return Row(
-        trajectory_id=trajectory_id,
+        trajectory_id=trajectory.id,
         token_ids=tuple(row.token_ids),
         loss_mask=tuple(row.loss_mask),
         turn_index=tuple(row.turn_index),
         logprobs=tuple(row.logprobs) if known else None,
         views=tuple(row.views),
+        group=trajectory.group,
     )
 
 

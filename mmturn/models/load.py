@@ -25,7 +25,9 @@ from transformers.utils import logging as hf_logging
 from mmturn.errors import CheckpointError, ConfigError
 from mmturn.families import family_of
 from mmturn.families.spec import Family
+from mmturn.models import tree_attention
 from mmturn.models.files import check_weight_files, model_folder
+from mmturn.models.head import ScoringHead
 from mmturn.models.settings import LoraSettings, ModelConfig
 from mmturn.rendering.tokenizer import load_tokenizer
 
@@ -125,6 +127,9 @@ def load_model(
             f"the tokenizer has {spec.image_token} at {image_id}"
         )
     model.generation_config = GenerationConfig()
+    ScoringHead.of(model.lm_head)
+    if attention == "sdpa":
+        model.set_attn_implementation({"text_config": tree_attention.NAME})
     if freeze_vision:
         model.model.visual.requires_grad_(False)
     if activation_checkpointing:

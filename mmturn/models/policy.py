@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mmturn.batching.collate import Batch
 from mmturn.errors import ConfigError
+from mmturn.models import tree_attention
 from mmturn.models.load import LoadedModel, base_model
-from mmturn.models.scores import selected_scores
 from mmturn.models.step import ViewFeatures, encoder_outputs, vision_features
 
 
@@ -28,9 +28,9 @@ class TokenScores(NamedTuple):
 class PolicyModule(nn.Module):
     """Teacher-forced scores under the sampler's own distribution: same temperature, same banned ids.
 
-    Each unique view of a batch is encoded once, in one call of the tower, and the head runs on sampled positions
-    alone. The same modules run for every batch: a batch without images passes a blank image through the tower, with
-    weight zero, so that the collectives of ZeRO-3 match between processes.
+    The head runs on sampled positions alone. A batch that brings its own patches has each unique view encoded once, in
+    one call of the tower; the same modules then run for every batch: one without images passes a blank image through
+    the tower, with weight zero, so that the collectives of ZeRO-3 match between processes.
     """
 
     def __init__(self, loaded: LoadedModel, temperature: float, banned_ids: Sequence[int]) -> None:
@@ -63,38 +63,65 @@ class PolicyModule(nn.Module):
         """Whether the vision tower has nothing to train."""
         return not any(p.requires_grad for p in base_model(self.model).model.visual.parameters())
 
-    def forward(self, batch: Batch) -> TokenScores:
-        """Scores of the tokens where ``batch.loss_mask`` is 1. The batch must be on the model's device."""
+    def forward(self, batch: Batch, features: Sequence[ViewFeatures] | None = None) -> TokenScores:
+        """Scores of the tokens where ``batch.loss_mask`` is 1. The batch must be on the model's device.
+
+        ``features``: of ``batch.views``, encoded before; None encodes ``batch.patches`` now.
+        """
         base = base_model(self.model)
-        features, blank = self._encode(batch)
-        shown = [features[number] for row in batch.image_index for number in row]
-        # No attention mask: rows are padded on the right, so that causal attention hides the padding from every real
-        # token, and the fast causal kernels stay in use.
-        hidden = base.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=None,
-            mm_encoder_outputs=encoder_outputs(shown),
-            use_cache=False,
-        ).last_hidden_state
+        blank = None
+        if features is None:
+            features, blank = self._encode(batch)
+        hidden = self._padded(batch, features) if batch.packed is None else self._packed(batch, features)
         if blank is not None:
             hidden = hidden + blank.to(hidden.dtype)
         sampled = batch.loss_mask[:, 1:].bool()
-        logits = base.lm_head(hidden[:, :-1][sampled])
-        chosen, entropy = selected_scores(logits, batch.input_ids[:, 1:][sampled], self.temperature, self._banned)
+        chosen, entropy = base.lm_head(hidden, batch.input_ids[:, 1:][sampled], self.temperature, self._banned)
         return TokenScores(_spread(chosen, sampled), _spread(entropy, sampled))
+
+    def encode(self, patches: Tensor, grids: Tensor) -> list[ViewFeatures]:
+        """Features of images (see ``models.step.vision_features``), with gradients unless the tower is frozen."""
+        with torch.no_grad() if self.vision_frozen else nullcontext():
+            return vision_features(base_model(self.model), patches, grids, self.family)
+
+    def _padded(self, batch: Batch, features: Sequence[ViewFeatures]) -> Tensor:
+        """[n, H] hidden states that predict the sampled tokens: each row by itself, the reference for ``_packed``."""
+        # No attention mask: rows are padded on the right, so that causal attention hides the padding from every real
+        # token, and the fast causal kernels stay in use.
+        hidden: Tensor = base_model(self.model).model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=None,
+            mm_encoder_outputs=encoder_outputs([features[number] for row in batch.image_index for number in row]),
+            use_cache=False,
+        ).last_hidden_state
+        return hidden[:, :-1][batch.loss_mask[:, 1:].bool()]
+
+    def _packed(self, batch: Batch, features: Sequence[ViewFeatures]) -> Tensor:
+        """The same from trees in which a group's common beginning and its images run once."""
+        base, packed = base_model(self.model), batch.packed
+        assert packed is not None
+        if base.config.text_config._attn_implementation != tree_attention.NAME:
+            raise ConfigError("rows can be packed as trees with model.attention: sdpa only; set training.layout: padded")
+        hidden: Tensor = base.model(
+            input_ids=batch.input_ids[packed.row, packed.column][None],
+            position_ids=batch.position_ids[:, packed.row, packed.column][:, None],
+            attention_mask=None,
+            mm_encoder_outputs=encoder_outputs([features[number] for number in packed.images]),
+            use_cache=False,
+            trees=packed.trees,
+        ).last_hidden_state
+        return hidden[0, packed.before]
 
     def _encode(self, batch: Batch) -> tuple[list[ViewFeatures], Tensor | None]:
         """Features of the unique views; without any, a zero that has been through the tower."""
-        base = base_model(self.model)
         patches, grids = batch.patches, batch.grids
         if not len(grids):
             merge = self.family.merge_size
             device = batch.input_ids.device
             patches = torch.zeros(merge**2, 3 * self.family.patch_size**2, dtype=torch.uint8, device=device)
             grids = torch.tensor([[1, merge, merge]], device=device)
-        with torch.no_grad() if self.vision_frozen else nullcontext():
-            features = vision_features(base, patches, grids, self.family)
+        features = self.encode(patches, grids)
         if len(batch.grids):
             return features, None
         touched = torch.stack([part.sum() for part in (features[0].pooled, *features[0].deepstack)])

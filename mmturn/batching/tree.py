@@ -1,0 +1,114 @@
+"""A group's rows as a tree: what all of them begin with once, and behind it what each goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmturn.types import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Where the rows of one group lie among the columns of a packed sequence."""
+
+    start: int
+    """First column."""
+    prefix: int
+    """Tokens shared by all rows, from ``start`` on."""
+    suffixes: tuple[int, ...]
+    """Further tokens of each row, one row behind the other."""
+
+    @property
+    def end(self) -> int:
+        """The column behind the last."""
+        return self.start + self.prefix + sum(self.suffixes)
+
+    @property
+    def branches(self) -> list[slice]:
+        """Columns of each row's suffix."""
+        ends = np.cumsum((self.start + self.prefix, *self.suffixes)).tolist()
+        return [slice(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows laid out as trees in one sequence of S columns, each an entry of the padded rows."""
+
+    row: Tensor
+    """int64 [S] which row a column is taken from."""
+    column: Tensor
+    """int64 [S] and which token of it."""
+    trees: tuple[Tree, ...]
+    before: Tensor
+    """int64 [n] per sampled token, row by row: the packed column that predicts it."""
+    images: tuple[int, ...]
+    """Which unique view stands behind each image, in packed order."""
+
+    def to(self, device: torch.device | str) -> Packed:
+        """The same on another device."""
+        return Packed(
+            self.row.to(device), self.column.to(device), self.trees, self.before.to(device), self.images
+        )
+
+
+def pack(
+    rows: Sequence[Row], groups: Sequence[int], image_index: Sequence[Sequence[int]], image_token_id: int
+) -> Packed:
+    """Lay rows out as one tree per group.
+
+    Args:
+        rows: group by group.
+        groups: number of rows of each group; they add up to ``len(rows)``.
+        image_index: per row, which unique view stands behind each of its images.
+    """
+    row: list[np.ndarray] = []
+    column: list[np.ndarray] = []
+    before: list[np.ndarray] = []
+    images: list[int] = []
+    trees: list[Tree] = []
+    first = start = 0
+    for size in groups:
+        members = range(first, first + size)
+        prefix, shown = shared_prefix([rows[number] for number in members], image_token_id)
+        tree = Tree(start, prefix, tuple(len(rows[number].token_ids) - prefix for number in members))
+        row.append(np.full(prefix, first))
+        column.append(np.arange(prefix))
+        images += image_index[first][:shown]
+        for number, branch in zip(members, tree.branches, strict=True):
+            length = branch.stop - branch.start
+            row.append(np.full(length, number))
+            column.append(prefix + np.arange(length))
+            images += image_index[number][shown:]
+            place = np.concatenate((start + np.arange(prefix), np.arange(branch.start, branch.stop)))
+            # a row's first token has no column before it: it cannot have been sampled
+            before.append(place[np.flatnonzero(rows[number].loss_mask[1:])])
+        trees.append(tree)
+        first, start = first + size, tree.end
+    arrays = (np.concatenate(part).astype(np.int64) for part in (row, column, before))
+    found = [torch.from_numpy(array) for array in arrays]
+    return Packed(found[0], found[1], tuple(trees), found[2], tuple(images))
+
+
+def shared_prefix(rows: Sequence[Row], image_token_id: int) -> tuple[int, int]:
+    """How many tokens, and how many images among them, all rows begin with: the same views behind the placeholders.
+
+    An image belongs to the prefix as a whole or not at all: equal placeholders may stand for unequal pixels.
+    """
+    first = rows[0]
+    length = min(len(row.token_ids) for row in rows)
+    ids = np.array([row.token_ids[:length] for row in rows])
+    different = np.flatnonzero((ids != ids[0]).any(0))
+    length = int(different[0]) if len(different) else length
+    marks = np.array(first.token_ids) == image_token_id
+    starts = np.flatnonzero(marks & ~np.concatenate(([False], marks[:-1])))
+    for number, start in enumerate(starts[starts < length].tolist()):
+        run = marks[start:]
+        end = start + (int(np.argmin(run)) if not run.all() else len(run))
+        if end > length or any(row.views[number] != first.views[number] for row in rows):
+            return start, number
+    return length, int((starts < length).sum())
