@@ -73,7 +73,7 @@ def train(parts: RlParts) -> Path:
                 groups = graded(rolled, parts.rubric, parts.credit)
             with run.clock("pack"):
                 trained = [trajectory for group in groups for trajectory in in_loss(group, parts.credit)]
-                samples, problems = samples_of(trained, parts.feed.rows)
+                samples, problems = samples_of(trained, parts.feed.ready_rows)
                 means = rollout_metrics(groups)
                 means.add("rollout/dropped", len(problems), 1 / run.processes.world_size)
             for problem in problems[:3]:
