@@ -36,5 +36,9 @@ class DataError(MmturnError):
     """A data row, image or stored file is wrong; the message names it and what would be right."""
 
 
+class LostImageError(DataError):
+    """An image that was taken in is gone from where it lay, or has changed there."""
+
+
 class CheckpointError(MmturnError):
     """A checkpoint cannot be used; the message names the file and why."""

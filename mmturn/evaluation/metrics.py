@@ -79,16 +79,24 @@ def _z(level: float) -> float:
 
 
 def _cluster_sums(values: Sequence[float], clusters: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
-    """Sum and number of the values of each cluster, in order of first appearance; each value alone without clusters."""
+    """Sum and number of the values of each cluster, smallest sums first; each value alone without clusters.
+
+    The order depends on the clusters alone, and not on which of them came first: rows come as they finish, and a seed
+    must draw the same resamples all the same.
+    """
     if clusters is not None and len(clusters) != len(values):
         raise ValueError(f"{len(values)} values but {len(clusters)} clusters")
     array = np.asarray(values, dtype=np.float64)
     if clusters is None:
-        return array, np.ones_like(array)
-    numbers: dict[Hashable, int] = {}
-    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
-    sums = np.bincount(index, array, len(numbers)).astype(np.float64)
-    return sums, np.bincount(index, minlength=len(numbers)).astype(np.float64)
+        return np.sort(array), np.ones_like(array)
+    members: dict[Hashable, list[float]] = {}
+    for cluster, value in zip(clusters, values, strict=True):
+        members.setdefault(cluster, []).append(value)
+    # fsum is exact, so that the order within a cluster does not show either
+    sums = np.array([math.fsum(part) for part in members.values()], dtype=np.float64)
+    counts = np.array([len(part) for part in members.values()], dtype=np.float64)
+    order = np.lexsort((counts, sums))
+    return sums[order], counts[order]
 
 
 def bootstrap(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mmturn.errors import DataError
+from mmturn.errors import DataError, LostImageError
 from mmturn.geometry import Size
 from mmturn.media.cache import ByteCache
 from mmturn.media.decode import MAX_PIXELS, check_pixels, decode, encode_png, to_rgb
@@ -130,7 +130,7 @@ class ImageStore:
         return self._views.get(view_key(view), make)
 
     def bytes(self, ref: ImageRef) -> builtins.bytes:
-        """The encoded image, checked against its hash. Raises DataError when no place holds it any more."""
+        """The encoded image, checked against its hash. Raises LostImageError when no place holds it any more."""
         faults: list[str] = []
         for place in self._places(ref):
             if isinstance(place, bytes):
@@ -144,7 +144,7 @@ class ImageStore:
                 return data
             faults.append(f"{place}: the file has changed since it was taken in")
         where = "; ".join(faults) or f"not in {', '.join(map(str, self._folders)) or 'memory'}"
-        raise DataError(f"image {ref.sha256[:12]} cannot be found: {where}")
+        raise LostImageError(f"image {ref.sha256[:12]} cannot be found: {where}")
 
     def has(self, ref: ImageRef) -> bool:
         """Whether some place is known that should hold the image; its bytes are not checked."""
@@ -159,8 +159,8 @@ class ImageStore:
     def save(self, refs: Iterable[ImageRef], folder: Path) -> None:
         """Write images to ``folder/<first two digits>/<hash><suffix>``, each once: what is there is not written again.
 
-        A file appears complete or not at all. Raises DataError when the bytes of an image are gone or cannot be
-        written.
+        A file appears complete or not at all. Raises LostImageError when the bytes of an image are gone, DataError
+        when they cannot be written.
         """
         for ref in dict.fromkeys(refs):
             if _stored(Path(folder), ref.sha256) is None:

@@ -41,11 +41,11 @@ class LineFormat:
 
 
 class StoreWarning(UserWarning):
-    """A file was cut off by a crash; what is complete was read."""
+    """Something of a stored run is lost (a line cut off by a crash, an image that is gone); the rest is not."""
 
 
 def warn_torn(message: str) -> None:
-    """Report a torn line as a StoreWarning."""
+    """Report what is lost as a StoreWarning."""
     warnings.warn(message, StoreWarning, stacklevel=3)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from mmturn.errors import DataError
+from mmturn.errors import DataError, LostImageError
 from mmturn.store.codec import decode, encode
 from mmturn.store.jsonl import LineFormat, LineWriter, Report, read_lines, warn_torn
 from mmturn.types import ImageRef, Json, Trajectory
@@ -47,8 +47,9 @@ def image_refs(trajectory: Trajectory) -> tuple[ImageRef, ...]:
 class TrajectoryWriter:
     """Appends trajectories to a run folder, whose file may exist already (a cut-off last line is repaired).
 
-    ``images``: where the images are; those of a trajectory are written to the run folder before its line, so that no
-    line ever names an image that is missing. None: images are not kept.
+    ``images``: where the images are; those of a trajectory are written to the run folder before its line, so that a
+    line names an image that is missing only where it was lost before: ``report`` is told, and the trajectory is kept
+    without it. None: images are not kept.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class TrajectoryWriter:
         report: Report = warn_torn,
     ) -> None:
         self.folder = folder
-        self._images = images
+        self._images, self._report = images, report
         self._saved: set[ImageRef] = set()
         self._lines = LineWriter(folder / FILE_NAME, TRAJECTORIES, header, report)
 
@@ -70,12 +71,19 @@ class TrajectoryWriter:
             record = encode(trajectory, Trajectory)
         except DataError as error:
             raise DataError(f"trajectory {trajectory.id!r}: {error}") from None
-        if self._images is not None:
-            new = [ref for ref in image_refs(trajectory) if ref not in self._saved]
-            if new:
-                self._images.save(new, self.folder / IMAGES_NAME)
-                self._saved.update(new)
+        for ref in image_refs(trajectory) if self._images is not None else ():
+            self._keep(ref, trajectory.id)
         self._lines.write(record, sync=sync)
+
+    def _keep(self, ref: ImageRef, trajectory: str) -> None:
+        if self._images is None or ref in self._saved:
+            return
+        try:
+            self._images.save([ref], self.folder / IMAGES_NAME)
+        except LostImageError as error:
+            self._report(f"trajectory {trajectory!r} is stored without one of its images: {error}")
+        else:
+            self._saved.add(ref)
 
     @property
     def position(self) -> int:

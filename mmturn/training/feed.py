@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mmturn.batching.collate import Batch, PixelSource, collate, empty_batch
 from mmturn.batching.rows import rows_of
+from mmturn.errors import DataError
 from mmturn.families.spec import Family
 from mmturn.models.load import LoadedModel
 from mmturn.training.microbatches import MicroBatch
@@ -34,6 +35,24 @@ class Feed:
     def rows(self, trajectory: Trajectory) -> list[Row]:
         """The training rows of a trajectory. Raises DataError naming trajectory and turn."""
         return rows_of(trajectory, self.family, self.image_token_id, self.banned_ids, vocab_size=self.vocab_size)
+
+    def ready_rows(self, trajectory: Trajectory) -> list[Row]:
+        """The same with their views ready to be shown. Raises DataError naming the trajectory."""
+        rows = self.rows(trajectory)
+        for row in rows:
+            self.prepare(row)
+        return rows
+
+    def prepare(self, row: Row) -> None:
+        """Ask for all that a row shows, so that an image which is gone by now costs this row alone, and no batch.
+
+        Raises DataError naming the trajectory and the image.
+        """
+        try:
+            for view in dict.fromkeys(row.views):
+                self.store.pixels(view)
+        except DataError as error:
+            raise DataError(f"trajectory {row.trajectory_id}: {error}") from error
 
     def batch(self, rows: Sequence[Row], advantages: Sequence[Sequence[float]] | None = None) -> Batch:
         """One batch of rows; ``advantages`` per token of each row."""

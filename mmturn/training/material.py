@@ -32,7 +32,7 @@ def samples_of(
 ) -> tuple[list[Sample], list[str]]:
     """Rows of trajectories that have their advantages; and, by name, those that had to be dropped.
 
-    A trajectory whose rows cannot be made (its placeholders and images disagree) is dropped alone.
+    A trajectory whose rows cannot be made (its placeholders and images disagree, an image is gone) is dropped alone.
     Raises DataError for one whose engine reported no log-probs: no policy gradient can be had from it.
     """
     samples: list[Sample] = []

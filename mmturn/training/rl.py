@@ -14,6 +14,8 @@ from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter
 from mmturn.training.feed import Feed
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
+from mmturn.training.outages import Outages
+from mmturn.training.processes import Processes
 from mmturn.training.reference import Reference
 from mmturn.training.rollout_metrics import LINE, rollout_metrics
 from mmturn.training.run import Run, RunSetup
@@ -64,6 +66,7 @@ def train(parts: RlParts) -> Path:
     setup, config = parts.setup, parts.config
     learner = Learner(setup.updater, setup.training, config, parts.feed, parts.reference)
     with RolloutFile(parts) as kept, Run("rl", setup, parts.source, LINE, files={ROLLOUTS_NAME: kept}) as run:
+        outages = Outages(run.say)
         for update in run.updates():
             parts.publish(update - 1)
             tasks = run.processes.share(parts.source.next(config.groups_per_update))
@@ -73,11 +76,12 @@ def train(parts: RlParts) -> Path:
                 groups = graded(rolled, parts.rubric, parts.credit)
             with run.clock("pack"):
                 trained = [trajectory for group in groups for trajectory in in_loss(group, parts.credit)]
-                samples, problems = samples_of(trained, parts.feed.rows)
+                samples, problems = samples_of(trained, parts.feed.ready_rows)
                 means = rollout_metrics(groups)
                 means.add("rollout/dropped", len(problems), 1 / run.processes.world_size)
             for problem in problems[:3]:
                 run.say(f"dropped: {problem}")
+            outages.note(update, *over_all(run.processes, groups, problems), "trajectories")
             with run.clock("update"):
                 metrics = learner.learn(samples, update)
             if config.keep_rollouts_every and update % config.keep_rollouts_every == 0:
@@ -111,6 +115,16 @@ def in_loss(group: Sequence[Trajectory], credit: Credit) -> list[Trajectory]:
     """The trajectories of a group that are trained on."""
     chosen = credit.in_loss(group, [t.advantages or () for t in group])
     return [trajectory for trajectory, keep in zip(group, chosen, strict=True) if keep]
+
+
+def over_all(
+    processes: Processes, groups: Sequence[Sequence[Trajectory]], dropped: Sequence[str]
+) -> tuple[int, list[str]]:
+    """How many trajectories all processes have, and what is wrong with those that failed or were dropped."""
+    own = [trajectory for group in groups for trajectory in group]
+    failed = [f"trajectory {t.id}: {t.error or t.stop.value}" for t in own if t.stop.status == "failed"]
+    parts = processes.gather((len(own), [*failed, *dropped]))
+    return sum(number for number, _ in parts), [problem for _, problems in parts for problem in problems]
 
 
 class RolloutFile:

@@ -15,6 +15,7 @@ from mmturn.errors import CheckpointError, DataError
 from mmturn.losses.aggregate import Denominators, aggregate
 from mmturn.training.feed import Feed
 from mmturn.training.microbatches import MicroBatch, cut
+from mmturn.training.outages import Outages
 from mmturn.training.run import Run, RunSetup
 from mmturn.training.schedules import learning_rate
 from mmturn.training.settings import SftConfig
@@ -51,29 +52,46 @@ def train(parts: SftParts) -> Path:
         total = min(total, math.ceil(config.epochs * len(source) / config.rows_per_update))
     filler = parts.feed.filler()
     with Run("sft", setup, source, LINE, total=total) as run:
+        outages = Outages(run.say)
         for update in run.updates():
             with run.clock("pack"):
-                rows = source.next(config.rows_per_update)
-                tokens = sum(sum(row.loss_mask) for row in rows)
-                pieces = row_batches(processes.share(rows), parts)
-            objective = TokenObjective(Denominators(tokens, len(rows)))
+                rows, problems = prepared(processes.share(source.next(config.rows_per_update)), parts.feed)
+                problems = [problem for part in processes.gather(problems) for problem in part]
+                counts = processes.sums({"tokens": sum(sum(row.loss_mask) for row in rows), "rows": len(rows)})
+                pieces = row_batches(rows, parts)
+            for problem in problems[:3]:
+                run.say(f"dropped: {problem}")
+            outage = outages.note(update, config.rows_per_update, problems, "rows")
+            objective = TokenObjective(Denominators(int(counts["tokens"]), int(counts["rows"])))
             lr = learning_rate(setup.training, update, total)
+            values = {"sft/lr": lr, "sft/epoch": source.epochs, "sft/dropped": float(len(problems))}
             with run.clock("update"):
-                metrics = setup.updater.update(pieces, objective, filler=filler, lr=lr)
+                metrics = {} if outage else setup.updater.update(pieces, objective, filler=filler, lr=lr)
             if parts.publish is not None:
                 parts.publish(update)
-            values = {f"sft/{key}": value for key, value in metrics.items()}
-            values |= {
-                "sft/lr": lr,
-                "sft/epoch": source.epochs,
-                "sft/perplexity": math.exp(min(values["sft/loss"], 50)),
-            }
+            values |= {f"sft/{key}": value for key, value in metrics.items()}
+            if "loss" in metrics:
+                values["sft/perplexity"] = math.exp(min(metrics["loss"], 50))
             values = run.finish(update, values)
             if parts.on_update is not None:
                 parts.on_update(update, values)
     latest = run.checkpoints.latest()
     assert latest is not None, "the last update is always saved"
     return latest
+
+
+def prepared(rows: Sequence[Row], feed: Feed) -> tuple[list[Row], list[str]]:
+    """The rows whose views can be shown; and, by name, those that have to be dropped: an image is gone."""
+    ready: list[Row] = []
+    problems: list[str] = []
+    for row in rows:
+        try:
+            feed.prepare(row)
+        except DataError as error:
+            problems.append(str(error))
+        else:
+            ready.append(row)
+    return ready, problems
 
 
 def row_batches(rows: Sequence[Row], parts: SftParts) -> list[MicroBatch]:

@@ -3,11 +3,13 @@ named where it happened and everything beside it goes on."""
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from mmturn.build import env_factory, make_tools
 from mmturn.engines.scripted import ScriptedEngine
@@ -17,6 +19,7 @@ from mmturn.jobs.train import Trainee, train_policy
 from mmturn.models.policy import PolicyModule
 from mmturn.rewards.rubric import RubricConfig, rubric_of
 from mmturn.rollout import RolloutConfig, episodes
+from mmturn.store.jsonl import StoreWarning
 from mmturn.store.trajectories import read_trajectories, write_trajectories
 from mmturn.training.feed import Feed
 from mmturn.training.material import samples_of
@@ -297,6 +300,52 @@ def test_an_update_goes_on_without_a_task_whose_image_is_missing(repo, root, pic
     assert any(abs(value) > 0 for t in kept for value in t.advantages or ()), "the others carry a signal"
     changed = [n for n, v in policy.loaded.model.named_parameters() if not bool((v == before[n]).all())]
     assert changed, "and are learned from"
+
+
+SPOILING_REWARD = """
+from pathlib import Path
+
+
+def spoil(trajectory):
+    if trajectory.task.id.startswith("spoiled"):
+        path = Path(trajectory.task.images[0])
+        if trajectory.task.id == "spoiled_gone":
+            path.unlink(missing_ok=True)
+        else:
+            path.write_bytes(b"another picture")
+    return float(trajectory.index % 2)
+"""
+
+
+def test_an_image_that_is_lost_between_rollout_and_update_costs_its_trajectories_alone(repo, root, pictures, tmp_path):
+    (tmp_path / "spoil.py").write_text(SPOILING_REWARD)
+    tasks = tasks_on(pictures, 2)
+    for name in ("spoiled_gone", "spoiled_changed"):
+        (tmp_path / f"{name}.png").write_bytes(pictures[0].read_bytes() + name.encode())
+        tasks.append(Task(name, "?", (str(tmp_path / f"{name}.png"),), "1"))
+    recipe = recipe_of(
+        model_of("qwen3_vl", repo, root),
+        training=TrainingConfig(updates=2, lr=1e-3, log=(), progress=False, save_every=1),
+        rl=RlConfig(group_size=2, groups_per_update=4),
+    )
+    policy = policy_of(recipe, ends=1.0)
+    recipe = replace(recipe, reward=RubricConfig({f"{tmp_path}/spoil.py:spoil": 1.0}))
+    store = type(policy.store)(decoded_bytes=1, view_bytes=1)
+    policy = replace(policy, store=store, make_env=env_factory(recipe, policy.loaded.family, store, make_tools(recipe)))
+    module = PolicyModule(policy.loaded, recipe.rollout.temperature, policy.renderer.banned_ids)
+    screen = io.StringIO()
+    trainee = Trainee(policy, module, start_processes("cpu"))
+    with pytest.warns(StoreWarning, match="stored without one of its images"):
+        train_policy(
+            recipe, tmp_path / "run", tasks=tasks, validation=(), trainee=trainee,
+            allow_code=True, console=Console(file=screen, width=300),
+        )  # fmt: skip
+    first, second = metrics_of(tmp_path / "run")[1:]
+    assert (first["rollout/dropped"], first["rollout/failed"], first["cost/rows"]) == (4.0, 0.0, 4.0)
+    assert (second["rollout/dropped"], second["rollout/failed"]) == (0.0, 0.5), "the next rollouts fail by themselves"
+    assert "dropped: trajectory spoiled" in screen.getvalue() and "spoiled_gone.png: No such file" in screen.getvalue()
+    kept = [t for t in read_trajectories(tmp_path / "run" / "rollouts") if t.meta["update"] == 1]
+    assert len(kept) == 8, "and what they did is still there to see"
 
 
 def test_an_update_in_which_everything_failed_learns_nothing_and_says_so(repo, root, tmp_path):

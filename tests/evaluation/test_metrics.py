@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import numpy as np
 import pytest
@@ -69,6 +70,24 @@ def test_clusters_widen_the_interval() -> None:
     assert ones is not None and (ones.low, ones.high) == (alone.low, alone.high)
     with pytest.raises(ValueError, match="80 values but 1 clusters"):
         bootstrap(values, ["a"])
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, 0.1, 0.3]), st.integers(0, 6)), min_size=2), st.randoms())
+@settings(deadline=None, max_examples=50)
+def test_the_order_of_rows_does_not_matter(rows: list[tuple[float, int]], dice: random.Random) -> None:
+    """Rows come as they finish, so that a rerun has them in another order."""
+    mixed = dice.sample(rows, len(rows))
+    for grouped in (False, True):
+        one, other = (
+            bootstrap([v for v, _ in part], [c for _, c in part] if grouped else None, resamples=50)
+            for part in (rows, mixed)
+        )
+        assert one == other
+    first, second = (
+        paired_difference([1 - v for v, _ in part], [v for v, _ in part], [c for _, c in part], resamples=50)
+        for part in (rows, mixed)
+    )
+    assert first == second
 
 
 def test_clustered_bootstrap_covers_the_truth() -> None:

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from mmturn.credit.assign import Credit, CreditConfig
-from mmturn.errors import ConfigError
+from mmturn.errors import ConfigError, MmturnError
 from mmturn.rollout.groups import Episode
 from mmturn.store.trajectories import images_folder, read_trajectories
 from mmturn.training import rl
@@ -182,6 +182,37 @@ def test_a_round_without_anything_to_train_on_takes_no_step(qwen3: Path, tmp_pat
     assert line["policy/steps"] == 0.0
     assert line["rollout/failed"] == 1.0
     assert all(torch.equal(weight, before[name]) for name, weight in weights_of(world).items())
+
+
+@pytest.mark.parametrize("works_at", [None, 3])
+def test_a_run_in_which_nothing_ever_works_stops_and_says_why(
+    qwen3: Path, tmp_path: Path, works_at: int | None
+) -> None:
+    world, screen = make_world(qwen3), io.StringIO()
+    parts = rl_parts(world, tmp_path, replace(TRAINING, updates=5), console=Console(file=screen, width=300))
+    rounds: list[int] = []
+
+    def roll(episodes: Sequence[Episode]) -> list[Trajectory]:
+        rounds.append(len(episodes))
+        made = world.roll(episodes)
+        if len(rounds) == works_at:
+            return made
+        broken = [replace(t, stop=StopReason.ENGINE_FAILED, error="the server is down", turns=()) for t in made]
+        turn = made[0].turns[0]
+        stray = (world.feed.image_token_id, *(turn.token_ids or ())[1:])
+        mixed = replace(made[0], turns=(replace(turn, token_ids=stray, provenance="s" + turn.provenance[1:]),))
+        return [mixed, *broken[1:]]  # one is sampled, but cannot be trained on either
+
+    parts = replace(parts, roll=roll)
+    if works_at:
+        rl.train(parts)
+    else:
+        with pytest.raises(MmturnError, match=r"the 3 updates up to 3 learned nothing.*the server is down"):
+            rl.train(parts)
+    assert len(rounds) == (5 if works_at else 3)
+    said = screen.getvalue()
+    assert "update 1 learned nothing: all of its 6 trajectories failed; the first: trajectory " in said
+    assert "the server is down" in said and ("update 3 learned" in said) == (not works_at)
 
 
 def test_better_trajectories_become_likelier(qwen3: Path, tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from mmturn.errors import CheckpointError, DataError
+from mmturn.errors import CheckpointError, DataError, MmturnError
 from mmturn.training import sft
 from mmturn.training.log import read_metrics
 from mmturn.training.processes import start_processes
@@ -68,6 +70,35 @@ def test_it_goes_on_where_it_stopped(qwen3: Path, tmp_path: Path) -> None:
     other = parts(make_world(qwen3), tmp_path / "cut", training, config, resume=True)
     with pytest.raises(CheckpointError, match="other data"):
         sft.train(replace(other, rows=other.rows[1:]))
+
+
+def test_an_image_that_is_lost_costs_its_rows_alone(qwen3: Path, tmp_path: Path) -> None:
+    """The rest is learned as if the row had not been there."""
+    world, plain, screen = make_world(qwen3), make_world(qwen3), io.StringIO()
+    training, config = replace(TRAINING, updates=1), SftConfig(rows_per_update=7, shuffle=False)
+    job = parts(world, tmp_path / "lost", training, config, console=Console(file=screen, width=300))
+    lost = replace(job.rows[2].views[0].source, sha256="0" * 64)
+    views = tuple(replace(view, source=lost) for view in job.rows[2].views)
+    rows = [*job.rows[:2], replace(job.rows[2], views=views), *job.rows[3:]]
+    sft.train(replace(job, rows=rows))
+    other = parts(plain, tmp_path / "without", training, replace(config, rows_per_update=6))
+    sft.train(replace(other, rows=[*rows[:2], *rows[3:]]))
+    assert read_metrics(tmp_path / "lost")[0]["sft/dropped"] == 1.0
+    assert f"dropped: trajectory {rows[2].trajectory_id}: image 000000000000 cannot be found" in screen.getvalue()
+    want = weights_of(plain)
+    assert all(torch.equal(weight, want[name]) for name, weight in weights_of(world).items())
+
+
+def test_images_that_are_all_lost_end_the_run_by_name(qwen3: Path, tmp_path: Path) -> None:
+    world, screen = make_world(qwen3), io.StringIO()
+    before = weights_of(world)
+    job = parts(world, tmp_path, TRAINING, SftConfig(3), console=Console(file=screen, width=300))
+    lost = replace(job.rows[0].views[0].source, sha256="0" * 64)
+    rows = [replace(row, views=tuple(replace(v, source=lost) for v in row.views)) for row in job.rows]
+    with pytest.raises(MmturnError, match=r"3 updates up to 3 learned nothing.*image 000000000000 cannot be found"):
+        sft.train(replace(job, rows=rows))
+    assert "update 1 learned nothing: all of its 3 rows failed" in screen.getvalue()
+    assert all(torch.equal(weight, before[name]) for name, weight in weights_of(world).items())
 
 
 class TestRowSource:
