@@ -128,7 +128,9 @@ def collate(
         for view in row.views:
             unique.setdefault(view, len(unique))
     known = all(row.logprobs is not None for row in rows)
-    patches, grids = _images(unique if store is not None else (), family, store)
+    patches, grids = torch.zeros(0, 3 * family.patch_size**2, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int64)
+    if unique and store is not None:
+        patches, grids = collate_images(unique, family, store)
     image_index = tuple(tuple(unique[view] for view in row.views) for row in rows)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
@@ -171,9 +173,14 @@ def _positions(row: Row, family: Family, image_token_id: int) -> NDArray[np.int6
         raise DataError(f"trajectory {row.trajectory_id}: {error}") from error
 
 
-def _images(views: Collection[View], family: Family, store: PixelSource | None) -> tuple[Tensor, Tensor]:
-    """Patches and grids of the unique views, as bytes: an eighth of the tower's float32 input."""
-    if store is None or not views:
-        return torch.zeros(0, 3 * family.patch_size**2, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int64)
+def collate_images(views: Collection[View], family: Family, store: PixelSource | None) -> tuple[Tensor, Tensor]:
+    """Patches (as bytes: an eighth of the tower's float32 input) and grids [N, 3] of views, one after the other.
+
+    Without any view, one blank image of a single token, so that a tower has something to run on.
+    """
+    if not views or store is None:
+        merge = family.merge_size
+        patches = torch.zeros(merge**2, 3 * family.patch_size**2, dtype=torch.uint8)
+        return patches, torch.tensor([[1, merge, merge]])
     patches = torch.cat([patchify(store.pixels(view), family) for view in views])
     return patches, torch.tensor([family.grid(view.size) for view in views])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,6 +21,7 @@ from mmturn.engines.sampling import RowSampler
 from mmturn.engines.settings import HFConfig
 from mmturn.families.forward import positions
 from mmturn.media import ImageStore
+from mmturn.models.features import FeatureCache
 from mmturn.models.load import LoadedModel
 from mmturn.models.step import ViewFeatures, encode_views, forward_step
 from mmturn.types import Completion, Request, View
@@ -51,7 +51,8 @@ class HFEngine:
         self._banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=loaded.device)
         self._waiting: list[Request] = []
         self._kept = PrefixCache(config.cache_bytes)
-        self._features: OrderedDict[View, ViewFeatures] = OrderedDict()
+        self.features = FeatureCache(config.feature_bytes)
+        """Encoded images of the present weights; the trainer goes on with them."""
 
     def submit(self, request: Request) -> None:
         """Queue a request."""
@@ -72,12 +73,12 @@ class HFEngine:
         self.version = version
         self._kept.clear()
         if vision_changed:
-            self._features.clear()
+            self.features.clear()
 
     def close(self) -> None:
         """Free caches."""
         self._kept.clear()
-        self._features.clear()
+        self.features.clear()
 
     def collect(self) -> list[Completion]:
         """Completions of up to ``max_batch`` waiting requests; a request that cannot run fails alone."""
@@ -129,23 +130,18 @@ class HFEngine:
         for request in batch:
             try:
                 for view in request.views:
-                    if view not in self._features and view not in new:
+                    if view not in self.features and view not in new:
                         new[view] = self.store.pixels(view)
                 ready.append(request)
             except Exception as error:
                 failed.append(_failed(request, f"{type(error).__name__}: {error}"))
         if new:
             self.counters["images_encoded"] += len(new)
-            self._features.update(zip(new, encode_views(self.loaded, list(new.values())), strict=True))
-        wanted = {view for request in ready for view in request.views}
-        while len(self._features) > len(wanted) and self._feature_bytes() > self.config.feature_bytes:
-            oldest = next(view for view in self._features if view not in wanted)
-            del self._features[oldest]
+            for view, features in zip(new, encode_views(self.loaded, list(new.values())), strict=True):
+                self.features.put(view, features)
+        self.features.trim({view for request in ready for view in request.views})
         seconds["vision"] = time.monotonic() - started
         return failed, ready
-
-    def _feature_bytes(self) -> int:
-        return sum(features.num_bytes for features in self._features.values())
 
     def _prefill(self, batch: list[Request], seconds: dict[str, float]) -> list[DecodeRow]:
         """Run each distinct context once, in chunks of similar length, and fan it out to its requests."""
@@ -192,7 +188,7 @@ class HFEngine:
             where, end = positions(request.token_ids, loaded.image_token_id, grids, family.merge_size)
             pos[:, number, width - new :] = torch.as_tensor(where[:, known:])
             ends.append(end)
-            features += [self._features[view] for view in request.views[0 if kept is None else len(kept.views) :]]
+            features += [self.features[view] for view in request.views[0 if kept is None else len(kept.views) :]]
         cache = batch_cache([k.layers if k else None for _, k in chunk], loaded.kv_shape, width, loaded.device)
         device = loaded.device
         logits = forward_step(loaded, ids.to(device), pos.to(device), mask.to(device), cache, features)

@@ -11,6 +11,7 @@ from mmturn.build import Policy
 from mmturn.errors import DataError
 from mmturn.jobs.rollout import oracle_trajectories
 from mmturn.jobs.train import open_trainee, resolved_of, seeded, shared_tasks, validator
+from mmturn.models.features import FeatureCache
 from mmturn.recipe import Recipe
 from mmturn.store.trajectories import images_folder, read_trajectories, trajectory_file
 from mmturn.tasks.rows import RowProblem
@@ -46,7 +47,8 @@ def sft_policy(
         assets=policy.loaded.folder, resume=resume, console=console,
         evaluate=validator(policy, validation, out) if validation else None,
     )  # fmt: skip
-    return train(SftParts(setup=setup, config=recipe.sft, rows=rows, feed=feed, on_update=on_update))
+    features = FeatureCache(recipe.engine.feature_bytes)
+    return train(SftParts(setup=setup, config=recipe.sft, rows=rows, feed=feed, features=features, on_update=on_update))
 
 
 def sft_rows(policy: Policy, feed: Feed, out: Path, processes: Processes) -> tuple[list[Row], list[str]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmturn.batching.collate import Batch
+from mmturn.batching.collate import Batch, collate_images
 from mmturn.errors import ConfigError
 from mmturn.models import tree_attention
 from mmturn.models.load import LoadedModel, base_model
@@ -117,10 +117,7 @@ class PolicyModule(nn.Module):
         """Features of the unique views; without any, a zero that has been through the tower."""
         patches, grids = batch.patches, batch.grids
         if not len(grids):
-            merge = self.family.merge_size
-            device = batch.input_ids.device
-            patches = torch.zeros(merge**2, 3 * self.family.patch_size**2, dtype=torch.uint8, device=device)
-            grids = torch.tensor([[1, merge, merge]], device=device)
+            patches, grids = (blank.to(batch.device) for blank in collate_images((), self.family, None))
         features = self.encode(patches, grids)
         if len(batch.grids):
             return features, None

@@ -10,7 +10,8 @@ from mmturn.batching.rows import rows_of
 from mmturn.errors import DataError
 from mmturn.families.spec import Family
 from mmturn.models.load import LoadedModel
-from mmturn.training.microbatches import MicroBatch
+from mmturn.training.microbatches import MicroBatch, cut, cut_groups
+from mmturn.training.settings import TrainingConfig
 from mmturn.types import Row, Trajectory
 
 
@@ -54,11 +55,44 @@ class Feed:
         except DataError as error:
             raise DataError(f"trajectory {row.trajectory_id}: {error}") from error
 
-    def batch(self, rows: Sequence[Row], advantages: Sequence[Sequence[float]] | None = None) -> Batch:
-        """One batch of rows; ``advantages`` per token of each row."""
+    def batch(
+        self,
+        rows: Sequence[Row],
+        advantages: Sequence[Sequence[float]] | None = None,
+        *,
+        groups: Sequence[int] | None = None,
+        patches: bool = True,
+    ) -> Batch:
+        """One batch of rows; ``advantages`` per token of each row. With ``groups`` (rows of each, in order) they are
+        packed as trees; without ``patches`` an ``Images`` shows the pictures."""
         return collate(
-            rows, advantages, self.family, self.store, image_token_id=self.image_token_id, pad_id=self.pad_id
-        )
+            rows, advantages, self.family, self.store if patches else None,
+            image_token_id=self.image_token_id, pad_id=self.pad_id, groups=groups,
+        )  # fmt: skip
+
+    def batches(
+        self, rows: Sequence[Row], training: TrainingConfig, advantages: Sequence[Sequence[float]] | None = None
+    ) -> list[tuple[list[int], Batch]]:
+        """Rows cut into batches as the settings say, each with the indices of its rows; pictures are left to ``Images``."""
+        if training.layout == "padded":
+            cuts = cut([len(row.token_ids) for row in rows], training.micro_batch_rows, training.micro_batch_tokens)
+            bins = [(indices, None) for indices in cuts]
+        else:
+            trees = cut_groups(rows, self.image_token_id, training.micro_batch_rows, training.micro_batch_tokens)
+            bins = [(tree.rows, [len(group) for group in tree.groups]) for tree in trees]
+        worth = None if advantages is None else list(advantages)
+        return [
+            (
+                indices,
+                self.batch(
+                    [rows[index] for index in indices],
+                    None if worth is None else [worth[index] for index in indices],
+                    groups=groups,
+                    patches=False,
+                ),
+            )
+            for indices, groups in bins
+        ]
 
     def filler(self) -> MicroBatch:
         """A micro-batch in which nothing is sampled and nothing shown."""

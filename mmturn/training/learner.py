@@ -10,7 +10,8 @@ from mmturn.errors import ConfigError
 from mmturn.losses.aggregate import Denominators
 from mmturn.training.feed import Feed
 from mmturn.training.material import Sample, denominators_of, minibatches
-from mmturn.training.microbatches import MicroBatch, cut
+from mmturn.training.images import Images
+from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.reference import Reference
 from mmturn.training.schedules import learning_rate
@@ -27,12 +28,13 @@ class Learner:
         training: TrainingConfig,
         config: RlConfig,
         feed: Feed,
+        images: Images,
         reference: Reference | None = None,
     ) -> None:
         if config.kl_coef and reference is None:
             raise ConfigError("rl.kl_coef is above 0: a reference policy is needed")
-        self.updater, self.training, self.config, self.feed, self.reference = (
-            updater, training, config, feed, reference,
+        self.updater, self.training, self.config, self.feed, self.images, self.reference = (
+            updater, training, config, feed, images, reference,
         )  # fmt: skip
         self.filler = self._with_signals([feed.filler()])[0]
 
@@ -52,7 +54,8 @@ class Learner:
                 if not total.tokens:
                     continue
                 objective = PolicyObjective(self.config, total, fresh)
-                for key, value in self.updater.update(part, objective, filler=self.filler, lr=lr).items():
+                metrics = self.updater.update(part, objective, filler=self.filler, lr=lr, images=self.images)
+                for key, value in metrics.items():
                     seen.setdefault(key if "/" in key else f"policy/{key}", []).append(value)
                 fresh, steps = False, steps + 1
         computed = sum(len(s.row.token_ids) for s in samples if self._computed(s))
@@ -69,22 +72,20 @@ class Learner:
     def _pieces(self, samples: Sequence[Sample]) -> list[MicroBatch]:
         """Micro-batches of the samples that are computed."""
         chosen = [sample for sample in samples if self._computed(sample)]
-        lengths = [len(sample.row.token_ids) for sample in chosen]
+        rows, advantages = [s.row for s in chosen], [s.advantages for s in chosen]
         pieces = []
-        for indices in cut(lengths, self.training.micro_batch_rows, self.training.micro_batch_tokens):
-            part = [chosen[index] for index in indices]
-            batch = self.feed.batch([s.row for s in part], [s.advantages for s in part])
-            tokens = torch.tensor([s.trajectory_tokens for s in part])
+        for indices, batch in self.feed.batches(rows, self.training, advantages):
+            tokens = torch.tensor([chosen[index].trajectory_tokens for index in indices])
             pieces.append(MicroBatch(batch, {"trajectory_tokens": tokens}))
         return pieces
 
     def _signalled(self, pieces: list[MicroBatch]) -> list[MicroBatch]:
         """The same with the log-probs that the loss compares with, computed before the first step."""
         if self.config.old_logprobs == "recompute":
-            scores = self.updater.score(pieces, filler=self.filler)
+            scores = self.updater.score(pieces, filler=self.filler, images=self.images)
             pieces = [piece.having(old=score.logprobs) for piece, score in zip(pieces, scores, strict=True)]
         if self.reference is not None and self.config.kl_coef:
-            known = self.reference.logprobs(pieces, self.filler)
+            known = self.reference.logprobs(pieces, self.filler, self.images)
             pieces = [piece.having(reference=values) for piece, values in zip(pieces, known, strict=True)]
         return pieces
 

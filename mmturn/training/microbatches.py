@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from mmturn.batching.collate import Batch
+from mmturn.batching.tree import shared_prefix
+from mmturn.types import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +47,53 @@ def cut(lengths: Sequence[int], max_rows: int, max_tokens: int = 0) -> list[list
         else:
             current.append(index)
     return pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Groups of rows that go through the model together, packed as trees."""
+
+    groups: tuple[tuple[int, ...], ...]
+    """Indices of rows."""
+    tokens: int
+    """Packed, each group's common beginning counted once."""
+
+    @property
+    def rows(self) -> list[int]:
+        """Indices of all rows, group by group."""
+        return [index for group in self.groups for index in group]
+
+
+def cut_groups(rows: Sequence[Row], image_token_id: int, max_rows: int, max_tokens: int = 0) -> list[Bin]:
+    """Rows by micro-batch, those of one group together: their common beginning is computed once.
+
+    The largest trees are placed first, each where it fits first. ``max_tokens``: most packed tokens of a micro-batch; 0
+    sets no limit. A group that is too large is cut, and its beginning repeated; a longer row goes alone. The cut depends
+    on the rows alone.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(row.group or f"\0{index}", []).append(index)
+    trees: list[Bin] = []
+    for members in groups.values():
+        prefix = shared_prefix([rows[index] for index in members], image_token_id)[0]
+        room = 0
+        for index in members:
+            own = len(rows[index].token_ids) - prefix
+            part = trees[-1] if room else None
+            if part is None or (max_tokens and part.tokens + own > max_tokens):
+                trees.append(Bin(((index,),), prefix + own))
+                room = max_rows - 1
+            else:
+                trees[-1] = Bin(((*part.groups[0], index),), part.tokens + own)
+                room -= 1
+    bins: list[Bin] = []
+    for tree in sorted(trees, key=lambda tree: (-tree.tokens, tree.groups)):
+        for number, found in enumerate(bins):
+            fits = not max_tokens or found.tokens + tree.tokens <= max_tokens
+            if fits and len(found.rows) + len(tree.rows) <= max_rows:
+                bins[number] = Bin(found.groups + tree.groups, found.tokens + tree.tokens)
+                break
+        else:
+            bins.append(tree)
+    return bins

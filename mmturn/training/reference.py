@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmturn.models.features import FeatureCache
 from mmturn.training import zero3
+from mmturn.training.images import Images
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.processes import Processes
 from mmturn.training.settings import TrainingConfig
@@ -25,6 +28,7 @@ class Reference:
 
     def __init__(self, policy: nn.Module, config: TrainingConfig, processes: Processes) -> None:
         self.processes = processes
+        self._images: Images | None = None
         self._adapted: Any = policy.model if hasattr(policy.model, "peft_config") else None
         if self._adapted is not None:
             self._policy: Any = policy
@@ -33,12 +37,21 @@ class Reference:
         self._policy = _sharded(frozen, processes) if config.zero_stage == 3 else frozen
 
     @torch.no_grad()
-    def logprobs(self, pieces: Sequence[MicroBatch], filler: MicroBatch) -> list[Tensor]:
-        """[B, T] of each micro-batch; all processes must call it."""
-        if self._adapted is None:
-            return [scores.logprobs for scores in score_all(self._policy, pieces, filler, self.processes)]
-        with self._adapted.disable_adapter():
-            return [scores.logprobs for scores in score_all(self._policy, pieces, filler, self.processes)]
+    def logprobs(self, pieces: Sequence[MicroBatch], filler: MicroBatch, images: Images | None = None) -> list[Tensor]:
+        """[B, T] of each micro-batch; all processes must call it. ``images``: the policy's own."""
+        own = None if images is None else self._images_of(images)
+        with nullcontext() if self._adapted is None else self._adapted.disable_adapter():
+            scores = score_all(self._policy, pieces, filler, self.processes, own)
+        return [score.logprobs for score in scores]
+
+    def _images_of(self, images: Images) -> Images:
+        """The policy's features where its tower never changes; else this policy's own, which stay true."""
+        if not images.trainable:
+            return images
+        if self._images is None:
+            cache, policy = FeatureCache(images.cache.max_bytes), getattr(self._policy, "module", self._policy)
+            self._images = Images(policy, images.store, cache, self.processes, max_patches=images.max_patches)
+        return self._images
 
 
 def _sharded(policy: nn.Module, processes: Processes) -> Any:

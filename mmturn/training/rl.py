@@ -9,9 +9,11 @@ from pathlib import Path
 from mmturn.credit.assign import Credit
 from mmturn.interfaces import Rubric, TaskSource
 from mmturn.media import ImageStore
+from mmturn.models.features import FeatureCache
 from mmturn.rollout.groups import Episode, episodes
 from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter
 from mmturn.training.feed import Feed
+from mmturn.training.images import images_of
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
 from mmturn.training.outages import Outages
@@ -52,6 +54,8 @@ class RlParts:
     images: ImageStore
     publish: Callable[[int], None]
     """Tells the engine that the weights have changed; the argument is the number of updates done."""
+    features: FeatureCache
+    """Of the policy's present weights; the engine's own, so that an image it has encoded is not encoded again."""
     reference: Reference | None = None
     """Needed with ``kl_coef`` above 0."""
     on_update: Callable[[UpdateReport], None] | None = None
@@ -64,7 +68,8 @@ def train(parts: RlParts) -> Path:
     Each update: tasks -> rollouts -> rewards -> advantages -> rows -> optimizer steps -> evaluation, log, checkpoint.
     """
     setup, config = parts.setup, parts.config
-    learner = Learner(setup.updater, setup.training, config, parts.feed, parts.reference)
+    images = images_of(setup, parts.feed, parts.features)
+    learner = Learner(setup.updater, setup.training, config, parts.feed, images, parts.reference)
     with RolloutFile(parts) as kept, Run("rl", setup, parts.source, LINE, files={ROLLOUTS_NAME: kept}) as run:
         outages = Outages(run.say)
         for update in run.updates():

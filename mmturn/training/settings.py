@@ -55,12 +55,19 @@ class TrainingConfig:
     zero_stage: Literal[0, 2, 3] = 0
     """DeepSpeed ZeRO: 0 replicates, 2 shards optimizer state and gradients, 3 also parameters. A bfloat16 model keeps
     float32 weights in the optimizer, which 0 cannot, so that it runs as 2."""
+    layout: Literal["tree", "padded"] = "tree"
+    """How rows go through the model: a group packed as a tree, its common beginning once; or each row by itself,
+    padded: the reference, and needed with another ``model.attention`` than sdpa."""
     micro_batch_rows: int = 8
     """Most rows in one forward pass."""
     micro_batch_tokens: int = 0
-    """Most tokens, padding included, in one forward pass; 0 sets no limit. A longer row goes alone."""
+    """Most tokens in one forward pass, packed or with padding; 0 sets no limit. A longer row goes alone."""
+    image_patches: int = 8192
+    """Most patches that go through the vision tower together; a larger image goes alone. Its activations are held for
+    these alone."""
     activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
+    """Recompute the language model's activations in the backward pass: less memory, more time. The vision tower's are
+    held for ``image_patches`` at a time anyway, and not recomputed."""
     deterministic: bool = False
     """Use deterministic kernels only, so that a run on CPU repeats to the bit."""
     seed: int = 0
@@ -85,9 +92,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _require(self.updates >= 1, f"training.updates must be at least 1, got {self.updates}")
         _require(self.lr >= 0, f"training.lr must be 0 or more, got {self.lr}")
-        _require(
-            self.micro_batch_rows >= 1, f"training.micro_batch_rows must be at least 1, got {self.micro_batch_rows}"
-        )
+        for name in ("micro_batch_rows", "image_patches"):
+            _require(getattr(self, name) >= 1, f"training.{name} must be at least 1, got {getattr(self, name)}")
         _require(
             self.keep_checkpoints >= 1, f"training.keep_checkpoints must be at least 1, got {self.keep_checkpoints}"
         )

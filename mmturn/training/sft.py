@@ -13,8 +13,10 @@ import numpy as np
 
 from mmturn.errors import CheckpointError, DataError
 from mmturn.losses.aggregate import Denominators, aggregate
+from mmturn.models.features import FeatureCache
 from mmturn.training.feed import Feed
-from mmturn.training.microbatches import MicroBatch, cut
+from mmturn.training.images import images_of
+from mmturn.training.microbatches import MicroBatch
 from mmturn.training.outages import Outages
 from mmturn.training.run import Run, RunSetup
 from mmturn.training.schedules import learning_rate
@@ -37,6 +39,8 @@ class SftParts:
     rows: Sequence[Row]
     """What to learn, the same in every process; rows without a sampled token are left out."""
     feed: Feed
+    features: FeatureCache
+    """Of the policy's present weights."""
     publish: Callable[[int], None] | None = None
     """Tells the engine that evaluates that the weights have changed."""
     on_update: Callable[[int, Mapping[str, float]], None] | None = None
@@ -50,7 +54,7 @@ def train(parts: SftParts) -> Path:
     total = setup.training.updates
     if config.epochs:
         total = min(total, math.ceil(config.epochs * len(source) / config.rows_per_update))
-    filler = parts.feed.filler()
+    filler, images = parts.feed.filler(), images_of(setup, parts.feed, parts.features)
     with Run("sft", setup, source, LINE, total=total) as run:
         outages = Outages(run.say)
         for update in run.updates():
@@ -96,10 +100,7 @@ def prepared(rows: Sequence[Row], feed: Feed) -> tuple[list[Row], list[str]]:
 
 def row_batches(rows: Sequence[Row], parts: SftParts) -> list[MicroBatch]:
     """Micro-batches of this process's rows."""
-    training = parts.setup.training
-    lengths = [len(row.token_ids) for row in rows]
-    cuts = cut(lengths, training.micro_batch_rows, training.micro_batch_tokens)
-    return [MicroBatch(parts.feed.batch([rows[index] for index in indices])) for indices in cuts]
+    return [MicroBatch(batch) for _, batch in parts.feed.batches(rows, parts.setup.training)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from mmturn.errors import CheckpointError, ConfigError
 from mmturn.training import zero3
+from mmturn.training.images import ImagePiece, Images
 from mmturn.training.means import Means
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.processes import Processes
@@ -29,6 +30,7 @@ from mmturn.training.settings import TrainingConfig
 
 if TYPE_CHECKING:
     from mmturn.models.policy import TokenScores
+    from mmturn.models.step import ViewFeatures
 
 _TAG = "state"
 
@@ -72,24 +74,42 @@ class Updater:
         self._scored.eval()
 
     def update(
-        self, pieces: Sequence[MicroBatch], loss_fn: LossFn, *, filler: MicroBatch, lr: float
+        self,
+        pieces: Sequence[MicroBatch],
+        loss_fn: LossFn,
+        *,
+        filler: MicroBatch,
+        lr: float,
+        images: Images | None = None,
     ) -> dict[str, float]:
         """One optimizer step over the micro-batches of all processes; metrics, with ``loss`` and ``grad_norm``.
 
         ``filler``: one without sampled tokens and images, for a process with fewer micro-batches than another.
+        ``images``: encodes what the batches show; None: they bring their own patches.
         All processes must call it, with any number of micro-batches, none included.
         """
-        rounds = max(1, self.processes.maximum(len(pieces)))
+        if images is not None:
+            images.begin([piece.batch for piece in pieces], learn=True)
+        rounds, image_rounds = max(1, self.processes.maximum(len(pieces))), 0 if images is None else images.rounds
         means = Means()
         self._scored.train()
         for index in range(rounds):
             piece = pieces[index] if index < len(pieces) else filler
-            self._engine.set_gradient_accumulation_boundary(index == rounds - 1)
-            value = self._engine(piece.to(self.processes.device), loss_fn)
+            features = None if images is None else images.of(piece.batch)
+            # ZeRO-3 begins a step's sum of gradients with the first micro-batch, for the weights that it reaches
+            blank = images.blank if images is not None and index == 0 and image_rounds else None
+            self._engine.set_gradient_accumulation_boundary(index == rounds - 1 and not image_rounds)
+            value = self._engine(piece.to(self.processes.device), loss_fn, features, blank)
             self._engine.backward(value * self.processes.world_size)
             self._scored.collect(means, value)
+        for index in range(image_rounds):
+            assert images is not None
+            self._engine.set_gradient_accumulation_boundary(index == image_rounds - 1)
+            self._engine.backward(self._engine(images.learned(index)))  # the gradients bear the factor above already
         norm = self._step(lr)
         self._scored.eval()
+        if images is not None:
+            images.stepped()
         return {
             "loss": self.processes.sums({"loss": means.totals.pop("loss")})["loss"],
             "grad_norm": norm,
@@ -110,9 +130,11 @@ class Updater:
         return float(norm)
 
     @torch.no_grad()
-    def score(self, pieces: Sequence[MicroBatch], *, filler: MicroBatch) -> list[TokenScores]:
+    def score(
+        self, pieces: Sequence[MicroBatch], *, filler: MicroBatch, images: Images | None = None
+    ) -> list[TokenScores]:
         """Log-probs under the present weights, without gradients; all processes must call it."""
-        return score_all(self.policy, pieces, filler, self.processes)
+        return score_all(self.policy, pieces, filler, self.processes, images)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -147,13 +169,20 @@ class Updater:
 
 
 def score_all(
-    policy: nn.Module, pieces: Sequence[MicroBatch], filler: MicroBatch, processes: Processes
+    policy: nn.Module,
+    pieces: Sequence[MicroBatch],
+    filler: MicroBatch,
+    processes: Processes,
+    images: Images | None = None,
 ) -> list[TokenScores]:
     """Scores of each micro-batch by ``policy``; processes with fewer of them score ``filler`` as often as it takes."""
     scores = []
+    if images is not None:
+        images.begin([piece.batch for piece in pieces])
     for index in range(processes.maximum(len(pieces))):
         piece = pieces[index] if index < len(pieces) else filler
-        result = policy(piece.batch.to(processes.device))
+        features = None if images is None else images.of(piece.batch)
+        result = policy(piece.batch.to(processes.device), features)
         if index < len(pieces):
             scores.append(result)
     return scores
@@ -167,10 +196,21 @@ class _Scored(nn.Module):
         self.policy = policy
         self._last: Loss | None = None
 
-    def forward(self, piece: MicroBatch, loss_fn: LossFn) -> Tensor:
-        scores = self.policy(piece.batch)
+    def forward(
+        self,
+        piece: MicroBatch | ImagePiece,
+        loss_fn: LossFn | None = None,
+        features: Sequence[ViewFeatures] | None = None,
+        blank: ImagePiece | None = None,
+    ) -> Tensor:
+        if isinstance(piece, ImagePiece):
+            return piece.surrogate(self.policy.encode(piece.patches, piece.grids))
+        assert loss_fn is not None
+        scores = self.policy(piece.batch, features)
         self._last = loss_fn(scores, piece)
-        return self._last.value
+        if blank is None:
+            return self._last.value
+        return self._last.value + blank.surrogate(self.policy.encode(blank.patches, blank.grids))
 
     def collect(self, means: Means, value: Tensor) -> None:
         """Note the metrics of the last forward pass."""

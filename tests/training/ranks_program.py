@@ -8,12 +8,15 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from mmturn.losses.aggregate import Denominators
+from mmturn.models.features import FeatureCache
 from mmturn.models.settings import LoraSettings
 from mmturn.training import rl
+from mmturn.training.images import Images
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
@@ -41,8 +44,13 @@ def learn(world: World, config: TrainingConfig, rank: int | None) -> tuple[Updat
     updater = Updater(world.policy, config, processes)
     zero = torch.zeros_like(world.feed.filler().batch.advantages)
     filler = world.feed.filler().having(reference=zero)
-    pieces = world.pieces(work(world, rank), rows=1)
-    known = reference.logprobs(pieces, filler)
+    images = None
+    if config.layout == "tree":
+        images = Images(world.policy, world.store, FeatureCache(1 << 24), processes, max_patches=config.image_patches)
+        pieces = world.packed(work(world, rank), config)
+    else:
+        pieces = world.pieces(work(world, rank), rows=1)
+    known = reference.logprobs(pieces, filler, images)
     pieces = [piece.having(reference=values) for piece, values in zip(pieces, known, strict=True)]
     counts = processes.sums(
         {
@@ -51,7 +59,9 @@ def learn(world: World, config: TrainingConfig, rank: int | None) -> tuple[Updat
         }
     )
     objective = PolicyObjective(OBJECTIVE, Denominators(int(counts["tokens"]), int(counts["rows"])), True)
-    return updater, [updater.update(pieces, objective, filler=filler, lr=config.lr) for _ in range(STEPS)]
+    return updater, [
+        updater.update(pieces, objective, filler=filler, lr=config.lr, images=images) for _ in range(STEPS)
+    ]
 
 
 def look_while_gathered(world: World, updater: Updater, rank: int) -> None:
@@ -70,15 +80,18 @@ def main(model: Path, out: Path) -> None:
     rank = start_processes("cpu").rank
     cases = {
         "zero0": (0, {}),
+        "zero2_padded": (2, {}),
         "zero2": (2, {}),
+        "zero3_padded": (3, {}),
         "zero3": (3, {}),
         "zero3_lora": (3, {"lora": LoraSettings(rank=4)}),
         "zero3_frozen_checkpointed": (3, {"freeze_vision": True, "activation_checkpointing": True}),
     }
     for name, (stage, load) in cases.items():
+        layout: Literal["tree", "padded"] = "padded" if "padded" in name else "tree"
         torch.manual_seed(0)  # adapters are drawn at random
         world = make_world(model, **load)
-        updater, metrics = learn(world, dataclasses.replace(CONFIG, zero_stage=stage), rank)
+        updater, metrics = learn(world, dataclasses.replace(CONFIG, zero_stage=stage, layout=layout), rank)
         look_while_gathered(world, updater, rank)
         weights = updater.weights()
         assert (weights is not None) == (rank == 0)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from mmturn.credit.assign import Credit, CreditConfig
 from mmturn.media import ImageStore, fit
+from mmturn.models.features import FeatureCache
 from mmturn.models.load import LoadedModel, load_model
 from mmturn.models.policy import PolicyModule
 from mmturn.rollout.groups import Episode
@@ -102,6 +103,13 @@ class World:
         ]
 
 
+    def packed(self, trajectories: Sequence[Trajectory], config: TrainingConfig) -> list[MicroBatch]:
+        """The same rows cut as the settings say, their pictures left to ``Images``."""
+        rows = [row for t in trajectories for row in self.feed.rows(t)]
+        worth = [[(-1.0) ** len(row.token_ids) * mask for mask in row.loss_mask] for row in rows]
+        return [MicroBatch(batch) for _, batch in self.feed.batches(rows, config, worth)]
+
+
 def make_world(model: Path, **load: Any) -> World:
     """Load ``model`` (``load_model``'s arguments) and draw two pictures."""
     loaded = load_model(model, **load)
@@ -157,6 +165,7 @@ def rl_parts(
         feed=world.feed,
         images=world.store,
         publish=lambda version: None,
+        features=FeatureCache(1 << 24),
     )
 
 

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def ran(qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CASES: dict[str, dict[str, Any]] = {
     "zero0": {},
+    "zero2_padded": {},
     "zero2": {},
+    "zero3_padded": {},
     "zero3": {},
     "zero3_lora": {"lora": LoraSettings(rank=4)},
     "zero3_frozen_checkpointed": {"freeze_vision": True},
@@ -67,7 +70,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_equal_one(ran: Path, qwen3: Path, name: str) -> None:
     torch.manual_seed(0)
-    updater, want = learn(make_world(qwen3, **CASES[name]), CONFIG, None)
+    updater, want = learn(make_world(qwen3, **CASES[name]), replace(CONFIG, layout="padded"), None)
     found = torch.load(ran / f"{name}.pt", weights_only=True)
     for ours, theirs in zip(found["metrics"], want, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)

@@ -17,6 +17,7 @@ from mmturn.errors import ConfigError, MmturnError
 from mmturn.rollout.groups import Episode
 from mmturn.store.trajectories import images_folder, read_trajectories
 from mmturn.training import rl
+from mmturn.training.images import images_of
 from mmturn.training.learner import Learner
 from mmturn.training.log import read_metrics
 from mmturn.training.material import samples_of
@@ -222,7 +223,8 @@ def test_better_trajectories_become_likelier(qwen3: Path, tmp_path: Path) -> Non
     trajectories = [replace(t, advantages=((1.0, 1.0), (-1.0, -1.0))[i % 2]) for i, t in enumerate(made)]
     samples, _ = samples_of(trajectories, world.feed.rows)
     parts = rl_parts(world, tmp_path, replace(ONE, lr=1e-3))
-    learner = Learner(parts.setup.updater, parts.setup.training, parts.config, parts.feed)
+    images = images_of(parts.setup, parts.feed, parts.features)
+    learner = Learner(parts.setup.updater, parts.setup.training, parts.config, parts.feed, images)
     for update in range(1, 4):
         learner.learn(samples, update)
     after = world.sampled(made)

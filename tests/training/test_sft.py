@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mmturn.errors import CheckpointError, DataError, MmturnError
 from mmturn.training import sft
+from mmturn.models.features import FeatureCache
 from mmturn.training.log import read_metrics
 from mmturn.training.processes import start_processes
 from mmturn.training.run import RunSetup
@@ -24,7 +25,8 @@ from tests.training.small_world import TRAINING, World, make_world, weights_of
 def parts(world: World, folder: Path, training: TrainingConfig, config: SftConfig, **setup: object) -> sft.SftParts:
     rows = [row for seed in range(7) for row in world.feed.rows(world.trajectory(seed, turns=1))]
     updater = Updater(world.policy, training, start_processes("cpu"))
-    return sft.SftParts(RunSetup(folder, training, updater, **setup), config, rows, world.feed)  # type: ignore[arg-type]
+    run = RunSetup(folder, training, updater, **setup)  # type: ignore[arg-type]
+    return sft.SftParts(run, config, rows, world.feed, FeatureCache(1 << 24))
 
 
 def test_it_learns_its_rows(qwen3: Path, tmp_path: Path) -> None:
