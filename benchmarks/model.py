@@ -57,7 +57,7 @@ def write_model(case: Case, folder: Path) -> Path:
 
 
 def tokenizer_of(case: Case) -> PreTrainedTokenizerFast:
-    """The family's own added tokens over words of the chat templates, so that a prompt is about as long as a real one."""
+    """The family's added tokens over words of the chat templates, so that a prompt is about as long as a real one."""
     tiny = tiny_tokenizer(case.arch)  # type: ignore[arg-type]
     own = tiny.backend_tokenizer
     backend = Tokenizer(models.BPE())

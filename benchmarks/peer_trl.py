@@ -9,14 +9,10 @@ runs; what it sampled is then replaced by the script.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-for _name in ("HF_HUB_OFFLINE", "TRL_EXPERIMENTAL_SILENCE"):
-    os.environ.setdefault(_name, "1")
 
 import torch
 import transformers
@@ -85,7 +81,7 @@ class Steps(TrainerCallback):
 
     def __init__(self, meter: Meter, steps: list[dict[str, float]], counted: Callable[[], None]) -> None:
         self.meter, self.steps, self.counted, self.done = meter, steps, counted, 0
-        self.ended = time.perf_counter()
+        self.ended, self.cpu = time.perf_counter(), time.process_time()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note what the step took."""
@@ -95,9 +91,9 @@ class Steps(TrainerCallback):
             self.meter.take()
         else:
             seconds = self.meter.take()["seconds"]
-            self.steps.append({**seconds, "step": now - self.ended})
+            self.steps.append({**seconds, "step": now - self.ended, "cpu": time.process_time() - self.cpu})
         self.done += 1
-        self.ended = time.perf_counter()
+        self.ended, self.cpu = time.perf_counter(), time.process_time()
 
 
 def settings_of(case: Case, steps: int, out: Path) -> GRPOConfig:

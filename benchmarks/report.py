@@ -13,7 +13,9 @@ from benchmarks.trace import Trace, unique_tokens
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Student's t at 97.5 % by degrees of freedom, from 1; beyond them 2.2 is on the safe side."""
 
-STAGES = ("step", "rollout", "update")
+STAGES = ("step", "rollout", "update", "cpu")
+"""``cpu``: processor seconds of the step over all threads, which say more than the clock on a busy machine."""
+
 MEBIBYTE = 1 << 20
 
 

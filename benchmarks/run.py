@@ -22,6 +22,7 @@ from benchmarks.report import disagreements, summary_of, table_of
 from benchmarks.trace import Trace, read_trace
 
 SIDES = {"mmturn": "benchmarks.side_mmturn", "trl": "benchmarks.peer_trl"}
+QUIET = {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "DS_SKIP_CUDA_CHECK": "1"}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -33,7 +34,7 @@ def run_side(side: str, case: Case, folder: Path, steps: int, number: int, more:
     command += [str(folder / "jobs"), str(steps), str(out), *more]
     threads = str(case.threads)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
+    env = {**os.environ, **QUIET, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
     done = subprocess.run(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +16,6 @@ from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
 
 import deepspeed  # noqa: F401  # its modules are loaded before memory is first read
 import torch
@@ -118,14 +115,14 @@ class Watch:
         self.meter, self.memory = Meter(base, phase), PeakMemory(phase)
         self.rows = self.meter.rows()
         self.trace = Trace("mmturn", {name: version(name) for name in ("transformers", "torch", "deepspeed")})
-        self.ended = 0.0
+        self.ended = self.cpu = 0.0
 
     def ready(self) -> None:
         """Everything is built."""
         self.memory.__enter__()
         self.rows.__enter__()
         self.meter.take()
-        self.ended = time.perf_counter()
+        self.ended, self.cpu = time.perf_counter(), time.process_time()
 
     def on_update(self, report: UpdateReport) -> None:
         """Note what an update took; the first is the counted one."""
@@ -142,11 +139,12 @@ class Watch:
             assert found == wanted, f"rewards {found}, by the script {wanted}"
         else:
             own = {key.partition("/")[2]: value for key, value in report.metrics.items() if key.startswith("seconds/")}
-            step = {**taken["seconds"], "step": now - self.ended, "rollout": own["rollout"], "pack": own["pack"]}
+            whole = {"step": now - self.ended, "cpu": time.process_time() - self.cpu}
+            step = {**taken["seconds"], **whole, "rollout": own["rollout"], "update/pack": own["pack"]}
             self.trace.steps.append({**step, "update": step["step"] - step["rollout"]})
         if report.update > self.steps:
             raise Done
-        self.ended = time.perf_counter()
+        self.ended, self.cpu = time.perf_counter(), time.process_time()
 
 
 def _ids(trajectory: Trajectory) -> list[int]:

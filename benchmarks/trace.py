@@ -17,7 +17,7 @@ class Trace:
     """``trl`` or ``mmturn``."""
     versions: dict[str, str] = field(default_factory=dict)
     steps: list[dict[str, float]] = field(default_factory=list)
-    """Timed steps: ``step``, ``rollout``, ``update`` and finer stages, in seconds."""
+    """Timed steps: ``step``, ``rollout``, ``update``, ``cpu`` and finer stages, in seconds."""
     counts: dict[str, float] = field(default_factory=dict)
     """Rows and images of the counted step: see ``counts_of``."""
     memory: dict[str, float] = field(default_factory=dict)
