@@ -41,7 +41,10 @@ def recipe_of(case: Case, model_folder: Path, steps: int) -> Recipe:
     root, crop = shown_px(case, case.root_px) ** 2, shown_px(case, case.crop_px) ** 2
     return Recipe(
         model=ModelConfig(path=str(model_folder), device="cpu", freeze_vision=case.frozen),
-        env={"name": "visual_qa", "root_budget": [root, root], "crop_budget": [crop, crop]},
+        env={
+            "name": "visual_qa", "root_budget": [root, root], "crop_budget": [crop, crop],
+            "max_images": case.turns + 1,
+        },
         tools=({"name": "crop"},),
         rollout=RolloutConfig(
             max_turns=case.turns + 1, max_new_tokens=case.new_tokens, max_tokens=case.new_tokens * (case.turns + 1)
