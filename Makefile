@@ -2,12 +2,14 @@
 # make demo      evaluate, train, evaluate again, one page            make test       the tests
 # make test-slow long ones too     make test-min   on the oldest versions that work
 # make lint      ruff and mypy     make format     ruff's formatting  make coverage   tests with coverage
+# make bench     speed and memory beside TRL (BENCH_ARGS="--cases g8t4 --pairs 5"; see benchmarks/run.py)
 
 SHELL := /bin/bash
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 COVERAGE ?=
 COVERAGE_MIN ?= 85
 PY := $(VENV)/bin/python
@@ -21,7 +23,7 @@ endif
 PYTEST := $(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist worksteal $(COVERAGE_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-min coverage lint format clean
+.PHONY: help setup demo test test-slow test-min coverage bench lint format clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -73,6 +75,9 @@ test-min:
 
 coverage:
 	$(MAKE) test COVERAGE=1
+
+bench: setup
+	$(PY) -m benchmarks.run $(BENCH_ARGS)
 
 lint: setup
 	$(PY) -m ruff check .

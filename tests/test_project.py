@@ -74,7 +74,10 @@ def test_the_version_is_stated_once() -> None:
     assert "project" not in tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "test-slow", "test-min", "coverage", "lint", "format"])
+TARGETS = ("setup", "demo", "test", "test-slow", "test-min", "coverage", "bench", "lint", "format")
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_make_targets_exist(target: str) -> None:
     done = subprocess.run(["make", "-n", target], cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
