@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
-from benchmarks.case import Case, Script, words_of
+from benchmarks.case import Case, Script, read_case, words_of, write_case
 from mmturn.testing.tiny import chat_template, tiny_tokenizer
 
 LEAST_PX = 28 * 28
@@ -43,8 +43,9 @@ def crop(bbox_2d: list[int]) -> list[dict[str, Any]]:
 
 
 def write_model(case: Case, folder: Path) -> Path:
-    """Write the model of a case, unless it is there."""
-    if (folder / "config.json").is_file():
+    """Write the model of a case, unless that very case's is there."""
+    note = folder / "case.json"
+    if note.is_file() and read_case(note) == case:
         return folder
     tokenizer = tokenizer_of(case)
     torch.manual_seed(case.seed)
@@ -53,6 +54,7 @@ def write_model(case: Case, folder: Path) -> Path:
     model.save_pretrained(folder)
     processor_of(case, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_case(case, note)
     return folder
 
 
