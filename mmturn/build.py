@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 from mmturn.credit.assign import Credit
 from mmturn.engines.hf import HFEngine
-from mmturn.errors import ConfigError
+from mmturn.errors import ConfigError, MmturnError
 from mmturn.families.spec import Family
 from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Tool
 from mmturn.media import ImageStore
@@ -119,7 +120,7 @@ def env_factory(
         env: Environment = cls(config, store, family.size_rule, tools)
         return env
 
-    make()
+    _made(make, "env")
     return make
 
 
@@ -147,7 +148,17 @@ def _construct(cls: Any, settings: dict[str, Any], prefix: str) -> Any:
     """Build a component from its settings, strictly; a class without a config takes none."""
     config_class = _config_class(cls)
     if config_class is not None:
-        return cls(build(config_class, settings, prefix=prefix))
+        return _made(partial(cls, build(config_class, settings, prefix=prefix)), prefix)
     if settings:
         raise ConfigError(f"{prefix}: {getattr(cls, '__name__', cls)} takes no settings, got {', '.join(settings)}")
-    return cls()
+    return _made(cls, prefix)
+
+
+def _made(make: Any, prefix: str) -> Any:
+    """What a class makes. It may be anybody's: what it raises is told with the setting that named it."""
+    try:
+        return make()
+    except MmturnError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{prefix}: cannot be made: {type(error).__name__}: {error}") from error

@@ -15,7 +15,7 @@ from mmturn.models.settings import ModelConfig
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.tasks.visual_search.words import LEVELS
-from mmturn.training.settings import RlConfig, SftConfig, TrainingConfig
+from mmturn.training.settings import RlConfig, SftConfig, TrainingConfig, check_seed
 from mmturn.types import Json
 
 Named = dict[str, Any]
@@ -43,6 +43,12 @@ class DataConfig:
         unknown = [level for level in self.levels if level not in LEVELS]
         if unknown:
             raise ConfigError(f"data.levels: unknown {', '.join(unknown)} (known: {', '.join(LEVELS)})")
+        if not self.levels:
+            raise ConfigError(f"data.levels must name at least one (known: {', '.join(LEVELS)})")
+        for name in ("train_tasks", "validation_tasks"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"data.{name} must be 0 or more, got {getattr(self, name)}")
+        check_seed("data.seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,14 @@ class OracleConfig:
     look: bool = True
     """False: the trajectories answer at once, for single-turn policies."""
 
+    def __post_init__(self) -> None:
+        if self.per_task < 1:
+            raise ConfigError(f"oracle.per_task must be at least 1, got {self.per_task}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ConfigError(f"oracle.scale must be [least, most] with 0 < least <= most, got {list(self.scale)}")
+        if self.jitter < 0:
+            raise ConfigError(f"oracle.jitter must be 0 or more, got {self.jitter}")
+
 
 @dataclass(frozen=True)
 class EvalConfig:
@@ -73,6 +87,13 @@ class EvalConfig:
     """Trajectories per task (Avg@k)."""
     tasks: int = 0
     """Evaluate on the first this many tasks; 0: all."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"evaluation.samples must be at least 1, got {self.samples}")
+        for name in ("temperature", "tasks"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"evaluation.{name} must be 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -105,6 +126,7 @@ class Recipe:
         for index, tool in enumerate(self.tools):
             if "name" not in tool:
                 raise ConfigError(f"tools[{index}].name is missing: which tool? e.g. crop")
+        check_seed("seed", self.seed)
 
 
 Kind = Literal["train", "sft", "eval", "rollout"]

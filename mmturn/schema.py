@@ -196,8 +196,8 @@ def _float(value: Any, place: _Place) -> float:
             number = float(value)
         except ValueError as error:
             raise place.error(f"wanted float, got {_got(value)}") from error
-    if math.isnan(number):
-        raise place.error(f"wanted float, got {_got(value)}")
+    if not math.isfinite(number):
+        raise place.error(f"wanted float that is finite, got {_got(value)}")
     return number
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmturn.cli.options import ModelOption, OutOption, SetOption, ToolOption, console, open_recipe, recipe_for
+from mmturn.cli.options import ModelOption, OutOption, SetOption, ToolOption, console, open_recipe, recipe_for, say
 from mmturn.errors import ConfigError
 
 
@@ -34,9 +34,10 @@ def ask(
     for turn in trajectory.turns:
         for action in turn.actions:
             if action.kind == "tool":
-                console().print(f"turn {turn.index + 1}: {action.name} {dict(action.arguments)}", highlight=False)
+                say(f"turn {turn.index + 1}: {action.name} {dict(action.arguments)}")
     answer = trajectory.answer if trajectory.answer is not None else f"no answer ({trajectory.stop.value})"
-    console().print(f"[bold]{answer}[/]\n{page}", highlight=False)
+    say(answer, "bold")
+    say(str(page))
 
 
 def _say_which_models() -> None:
@@ -69,7 +70,7 @@ def view(
     from mmturn.viewer import view as write_view
 
     page = write_view(trajectories_of(run), out, limit=limit)
-    console().print(str(page), highlight=False)
+    say(str(page))
     if serve:
         serve_page(page, port)
 

@@ -82,6 +82,11 @@ def console() -> Console:
     return Console()
 
 
+def say(text: str, style: str | None = None) -> None:
+    """A line in the terminal, as it is: what models, data and file names hold is never read as markup."""
+    console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def run_folder(out: Path | None, recipe_out: str, name: str) -> Path:
     """Where a run writes: what the user said, what the recipe says, or runs/NAME."""
     return out or Path(recipe_out or f"runs/{name}")

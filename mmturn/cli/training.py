@@ -20,6 +20,7 @@ from mmturn.cli.options import (
     open_recipe,
     recipe_for,
     run_folder,
+    say,
 )
 
 RecipeArgument = Annotated[
@@ -58,7 +59,7 @@ def train(
 
     folder = run_folder(out, settings.out, Path(recipe).stem)
     last = train_policy(settings, folder, resume=resume, allow_code=True, console=console())
-    console().print(f"policy: {last / 'policy'}\nlook at its rollouts: mmturn view {folder}", highlight=False)
+    say(f"policy: {last / 'policy'}\nlook at its rollouts: mmturn view {folder}")
     stop_processes()
 
 
@@ -82,7 +83,7 @@ def sft(
 
     folder = run_folder(out, settings.out, Path(recipe).stem)
     last = sft_policy(settings, folder, resume=resume, allow_code=True, console=console())
-    console().print(f"policy: {last / 'policy'}", highlight=False)
+    say(f"policy: {last / 'policy'}")
     stop_processes()
 
 
@@ -110,7 +111,7 @@ def rollout(
     folder = run_folder(out, settings.out, f"{Path(recipe).stem}-rollout")
     tasks, problems = tasks_of(settings.data, "train", folder / "data")
     for problem in problems[:5]:
-        console().print(f"[yellow]left out[/] {problem}", highlight=False)
+        say(f"left out {problem}", "yellow")
     tasks = tasks[:limit] if limit else tasks
     policy = make_policy(settings, allow_code=True)
     engine = oracle_engine(policy, tasks, settings.oracle) if oracle else policy.engine()
@@ -119,7 +120,7 @@ def rollout(
             policy, tasks, folder, engine=engine, group_size=group_size, progress=progress,
             rubric=rubric_of(settings.reward, True),
         )  # fmt: skip
-    console().print(f"{folder / 'trajectories.jsonl'}\nlook at them: mmturn view {folder}", highlight=False)
+    say(f"{folder / 'trajectories.jsonl'}\nlook at them: mmturn view {folder}")
 
 
 def evaluate(
@@ -158,7 +159,7 @@ def evaluate(
         )  # fmt: skip
     from mmturn.jobs.benchmarks import summary
 
-    console().print(f"{summary(report)}\n{folder / 'report.html'}", highlight=False)
+    say(f"{summary(report)}\n{folder / 'report.html'}")
 
 
 def replay(
@@ -176,12 +177,9 @@ def replay(
 
     outcome = replay_run(settings, run, limit=limit, logprobs=logprobs)
     for divergence in outcome.divergences[:20]:
-        console().print(f"[red]diverges[/] {divergence}", highlight=False)
+        say(f"diverges {divergence}", "red")
     gap = "not recomputed" if outcome.logprob_gap is None else f"{outcome.logprob_gap:.2g}"
-    console().print(
-        f"{outcome.count} trajectories, {len(outcome.divergences)} diverge; largest log-prob difference {gap}",
-        highlight=False,
-    )
+    say(f"{outcome.count} trajectories, {len(outcome.divergences)} diverge; largest log-prob difference {gap}")
     if outcome.divergences:
         raise typer.Exit(1)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmturn.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class HFConfig:
@@ -17,3 +19,8 @@ class HFConfig:
     """Memory for keys and values kept across turns."""
     feature_bytes: int = 1 << 28
     """Memory for encoded images."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_batch", 1), ("prefill_tokens", 1), ("cache_bytes", 0), ("feature_bytes", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"engine.{name} must be at least {least}, got {getattr(self, name)}")

@@ -35,7 +35,8 @@ def generated(
     """``count`` tasks of the generated world, written to ``folder`` unless the same ones are there already."""
     wanted = {"split": split, "tasks": count, "seed": seed, "levels": list(levels), "format": 1}
     stamp = folder / "made.json"
-    if not (stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == wanted):
+    if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == json.dumps(wanted) + "\n"):
+        stamp.unlink(missing_ok=True)  # what it stands for is about to be overwritten
         generate(folder, split=split, tasks=count, seed=seed, levels=levels, workers=workers, progress=progress)
         stamp.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
     return read_tasks(folder / "tasks.jsonl", strict=True)[0]

@@ -86,7 +86,8 @@ def run_demo(out: Path, *, seed: int | None, overrides: Sequence[str], smoke: bo
     _make_folder(out)
     page = _first_page(out, recipe, wishes)
     page.begin("Make the tasks")
-    console.print(f"the page, rewritten at each stage: [bold]{page.path.resolve()}[/]", soft_wrap=True, highlight=False)
+    place = f"the page, rewritten at each stage: {page.path.resolve()}"
+    console.print(place, style="bold", markup=False, soft_wrap=True, highlight=False)
     held_out, tasks = _tasks(recipe, out, 8 if smoke else HELD_OUT_TASKS)
 
     page.begin("Evaluate before")
@@ -103,7 +104,7 @@ def run_demo(out: Path, *, seed: int | None, overrides: Sequence[str], smoke: bo
     comparison = compare(read_rows(out / "before"), read_rows(out / "after"))
     _last_page(page, out, before, after, comparison, trained, time.monotonic() - started)
     for line in closing_lines(before, after, comparison, recipe, page.path):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return comparison
 
 
@@ -120,7 +121,7 @@ def closing_lines(
     yield f"difference       {100 * difference.mean:+.1f} points{interval}{p_value}"
     yield (f"useful crops     {percent(before.overall.useful_crop_rate)} -> {percent(after.overall.useful_crop_rate)}")
     yield f"seed {recipe.seed} reproduces this: {DEMO_COMMAND} --seed {recipe.seed}"
-    yield f"[bold]{page.resolve()}[/]"
+    yield str(page.resolve())
 
 
 def curves(metrics: Sequence[UpdateReport]) -> list[Curve]:

@@ -39,7 +39,8 @@ def sft_policy(
     feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
     rows, problems = sft_rows(policy, feed, out, trainee.processes)
     if problems and console is not None:
-        console.print(f"[yellow]{len(problems)} trajectories left out:[/] {problems[0]}", highlight=False)
+        text = f"{len(problems)} trajectories left out: {problems[0]}"
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     updater = Updater(trainee.module, recipe.training, trainee.processes)
     validation = shared_tasks(recipe, "val", out, trainee.processes)[0] if recipe.training.eval_every else []
     setup = RunSetup(

@@ -96,7 +96,8 @@ def train_policy(
     say_problems(problems, console)
     policy, module = trainee.policy, trainee.module
     if policy.loaded.inherited_generation and console is not None:
-        console.print(f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}", highlight=False)
+        ignored = f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}"
+        console.print(ignored, markup=False, highlight=False)
     reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
     updater = Updater(module, recipe.training, trainee.processes)
     engine = policy.engine()
@@ -158,4 +159,5 @@ def resolved_of(recipe: Recipe) -> dict[str, object]:
 def say_problems(problems: Sequence[RowProblem], console: Console | None) -> None:
     """Name the bad rows that were left out."""
     if problems and console is not None:
-        console.print(f"[yellow]{len(problems)} bad rows left out:[/] {problems[0]}", highlight=False)
+        text = f"{len(problems)} bad rows left out: {problems[0]}"
+        console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)

@@ -23,12 +23,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mmturn.errors import ConfigError, EnvError, ParseError, ToolError
+from mmturn.errors import ConfigError, DataError, EnvError, ParseError, ToolError
 from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Step
 from mmturn.rollout.episode import Running
 from mmturn.rollout.groups import Episode
 from mmturn.rollout.seeds import seed_of
 from mmturn.rollout.settings import RolloutConfig
+from mmturn.store.codec import encode
 from mmturn.types import Completion, Observation, Request, Sampling, StopReason, Trajectory, View
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ class Driver:
 
     def _on_step(self, key: str, result: Any) -> None:
         running = self._running[key]
+        if isinstance(result, Step):
+            result = _storable(result)
         if isinstance(result, ToolError) and running.completion is not None:
             self._record(running, str(result), {})
             self._bad_action(running, str(result))
@@ -259,6 +262,16 @@ class Driver:
         elif stop is not StopReason.TIME_LIMIT:  # after a time limit its thread may still be inside it
             self._spare_envs.append(running.env)
         self._finished.append(running.finish(stop, self.meta, answer, error))
+
+
+def _storable(step: Step) -> Step | EnvError:
+    """The step, unless it says something that no store can hold: found here, that costs this trajectory alone."""
+    try:
+        encode(step.facts, Mapping[str, Any])
+        encode(step.answer, str | None)
+    except DataError as error:
+        return EnvError(f"the facts and answer of a step must be JSON values and a text: {error}")
+    return step
 
 
 def _discard(env: Environment) -> None:

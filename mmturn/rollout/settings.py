@@ -40,6 +40,9 @@ class RolloutConfig:
         for name in ("max_turns", "max_new_tokens", "max_tokens", "max_context", "env_workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"rollout.{name} must be at least 1, got {getattr(self, name)}")
+        if self.env_timeout_s <= 0 or self.linger_s < 0:
+            found = f"{self.env_timeout_s} and {self.linger_s}"
+            raise ConfigError(f"rollout.env_timeout_s must be above 0 and linger_s 0 or more, got {found}")
         if self.temperature < 0:
             raise ConfigError(f"rollout.temperature must be 0 or more, got {self.temperature}")
         if not 0 < self.top_p <= 1:

@@ -89,7 +89,7 @@ class WordGrammar:
 
 
 class TextWorld:
-    """Looks succeed, or fail as the word after ``look:`` says: refuse, crash, full, sleep."""
+    """Looks succeed, or fail as the word after ``look:`` says: refuse, crash, full, sleep, object."""
 
     tools = (ToolSpec("look", "look again", {"type": "object", "properties": {}}),)
 
@@ -117,6 +117,8 @@ class TextWorld:
                 return Step(None, False, facts, limit="image_limit")
             case "sleep":
                 time.sleep(2)
+            case "object":
+                facts = {"it": object()}
         return Step(Observation(("seen",)), False, facts)
 
     def note_shown(self, views: Sequence[View]) -> None:

@@ -15,6 +15,11 @@ def _require(holds: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def check_seed(key: str, seed: int) -> None:
+    """Raise ConfigError for a seed that one of the generators behind it cannot take."""
+    _require(0 <= seed < 2**31, f"{key} must be from 0 to 2147483647, got {seed}")
+
+
 @dataclass(frozen=True, slots=True)
 class KeepBest:
     """Which checkpoints are kept for their evaluation, beside the newest ones."""
@@ -92,6 +97,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _require(self.updates >= 1, f"training.updates must be at least 1, got {self.updates}")
         _require(self.lr >= 0, f"training.lr must be 0 or more, got {self.lr}")
+        _require(self.eps > 0, f"training.eps must be above 0, got {self.eps}")
+        _require(
+            all(0 <= beta < 1 for beta in self.betas),
+            f"training.betas must be from 0 to below 1, got {list(self.betas)}",
+        )
+        check_seed("training.seed", self.seed)
         for name in ("micro_batch_rows", "image_patches"):
             _require(getattr(self, name) >= 1, f"training.{name} must be at least 1, got {getattr(self, name)}")
         _require(

@@ -129,6 +129,12 @@ def test_failures_stay_alone_rule_7():
     assert all(done[k].stop.status == "failed" for k in ("a@0#0", "c@0#0", "e@0#0"))
 
 
+def test_facts_that_no_store_can_hold_fail_their_trajectory_alone_rule_7():
+    done, _ = roll({"a": ["look:object", "=1"], "b": ["look", "=2"]})
+    assert done["a@0#0"].stop is StopReason.ENV_FAILED and "it: expected a JSON value" in done["a@0#0"].error
+    assert done["a@0#0"].turns[0].facts == {} and done["b@0#0"].answer == "2"
+
+
 def test_a_crashed_environment_is_not_used_again():
     envs: list[TextWorld] = []
     roll({"a": ["look:crash"], "b": ["=1"]}, envs=envs)

@@ -1,0 +1,39 @@
+"""ask and view, as typed."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+import mmturn.jobs.ask
+from mmturn.cli import app
+from mmturn.jobs.train import say_problems
+from mmturn.tasks.rows import RowProblem
+from mmturn.types import Action, Observation, StopReason, Task, Trajectory, Turn
+
+MARKUP = "[/red] [bold]B[/bold] \\[x]"
+
+
+def test_ask_prints_what_the_policy_said_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo: Path) -> None:
+    """Square brackets are markup to the terminal's library: those of a model or a file name must not be."""
+    photo, page = tmp_path / "a.png", tmp_path / "[/b]" / "answer.html"
+    Image.new("RGB", (60, 60)).save(photo)
+    look = Action("tool", "crop", {"label": MARKUP})
+    turn = Turn(0, Observation(()), "", None, "", None, True, actions=(look,))
+    said = Trajectory("t", Task("t", "?"), "g", 0, 0, (turn,), StopReason.ANSWERED, answer=MARKUP)
+    monkeypatch.setattr(mmturn.jobs.ask, "ask", lambda *_, **__: (said, page))
+    arguments = ["ask", str(photo), "what?", "--model", str(repo / "checkpoints" / "nano")]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.output.splitlines() == [f"turn 1: crop {{'label': {MARKUP!r}}}", MARKUP, str(page)]
+
+
+def test_bad_rows_are_named_as_they_are() -> None:
+    screen = io.StringIO()
+    say_problems([RowProblem("[/red].jsonl:1", "there is no image file [/b].png", 1)], Console(file=screen, width=20))
+    assert screen.getvalue() == "1 bad rows left out: [/red].jsonl:1: there is no image file [/b].png\n"
