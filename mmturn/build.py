@@ -19,6 +19,7 @@ from mmturn.rendering.renderer import Renderer
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout import Driver, InlineHost, RolloutConfig, ThreadHost
 from mmturn.schema import build
+from mmturn.types import Request
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Policy:
     store: ImageStore
     make_env: Callable[[], Environment]
 
-    def engine(self) -> HFEngine:
-        """An engine on the loaded weights."""
+    def engine(self, *, forced: Callable[[Request], Sequence[int]] | None = None) -> HFEngine:
+        """An engine on the loaded weights; ``forced``: see HFEngine."""
         return HFEngine(
             self.loaded,
             self.store,
@@ -41,6 +42,7 @@ class Policy:
             banned_ids=self.renderer.banned_ids,
             end_ids=[self.renderer.end_id],
             decode=self.renderer.decode,
+            forced=forced,
         )
 
     def token_texts(self, token_ids: Sequence[int]) -> list[str]:

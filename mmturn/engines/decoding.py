@@ -89,6 +89,9 @@ def _sample(
     numbers = [0.0 if row.done else row.sampler.numbers[step] for row in live]
     logprobs = warp(logits, temperature, banned)
     token_ids = draw(logprobs, torch.tensor(numbers, dtype=torch.float64, device=device), temperature, top_p)
+    if any(row.sampler.forced for row in live):
+        taken = [row.sampler.take(step, drawn) for row, drawn in zip(live, token_ids.tolist(), strict=True)]
+        token_ids = torch.tensor(taken, device=device)
     chosen = logprobs.gather(1, token_ids[:, None]).squeeze(1).tolist()
     for row, token_id, logprob in zip(live, token_ids.tolist(), chosen, strict=True):
         if not row.done:

@@ -43,8 +43,11 @@ class HFEngine:
         banned_ids: Sequence[int],
         end_ids: Sequence[int],
         decode: Callable[[Sequence[int]], str],
+        forced: Callable[[Request], Sequence[int]] | None = None,
     ) -> None:
+        """``forced``: ids that a request's steps take whatever is drawn, one per step, -1 to draw freely."""
         self.loaded, self.store, self.config, self.decode = loaded, store, config, decode
+        self.forced = forced
         self.version = 0
         self.end_ids = frozenset(end_ids)
         self.counters = {"prefill_tokens": 0, "decode_tokens": 0, "images_encoded": 0, "fanned_out": 0}
@@ -221,9 +224,14 @@ class HFEngine:
         if shared:
             self._kept.put(Kept(encode(first.token_ids[:-1]), first.views, [(k[:, :-1], v[:, :-1]) for k, v in layers]))
         parent = None if shared else kept
-        return [
-            DecodeRow(r, position, layers, logits, parent, RowSampler(r.seed, r.sampling.max_new_tokens)) for r in group
-        ]
+        return [DecodeRow(r, position, layers, logits, parent, self._sampler(r)) for r in group]
+
+    def _sampler(self, request: Request) -> RowSampler:
+        """Draws for a request, with the tokens that are forced on it."""
+        ids = () if self.forced is None else self.forced(request)
+        return RowSampler(
+            request.seed, request.sampling.max_new_tokens, {step: ident for step, ident in enumerate(ids) if ident >= 0}
+        )
 
     def _leave(self, row: DecodeRow, layers: Layers) -> None:
         """Keep a finished context for the next turn, in place of the one it grew from."""

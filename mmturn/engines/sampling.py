@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,8 +12,14 @@ from torch import Tensor
 class RowSampler:
     """Draws for one request: step t of a completion uses the t-th number of the request's own stream."""
 
-    def __init__(self, seed: int, max_new_tokens: int) -> None:
+    def __init__(self, seed: int, max_new_tokens: int, forced: Mapping[int, int] | None = None) -> None:
         self.numbers = np.random.Generator(np.random.Philox(key=seed)).random(max_new_tokens)
+        self.forced = dict(forced or {})
+        """Step -> id that is taken in place of the drawn one."""
+
+    def take(self, step: int, drawn: int) -> int:
+        """The token of a step, given what was drawn for it."""
+        return self.forced.get(step, drawn)
 
 
 def warp(logits: Tensor, temperature: Tensor, banned: Tensor) -> Tensor:

@@ -210,6 +210,29 @@ def test_a_crop_is_told_from_its_whole(policy, views):
     assert same_samples({"crop": together["crop"]}, alone) == 0
 
 
+def test_forced_tokens_are_taken_with_their_own_log_probs(policy, views):
+    requests = requests_of(policy, views, 6)
+    free = answers(engine_of(policy), requests)
+    engine = engine_of(policy)
+    engine.forced = lambda request: free[request.id].token_ids
+    again = answers(engine, [replace(request, seed=request.seed + 1) for request in requests])
+    assert same_samples(free, again) == 0, "another seed, the same tokens and log-probs"
+
+    tail = (65, 66, policy.renderer.end_id)
+    engine.forced = lambda request: () if request.id == requests[0].id else (-1, -1, *tail)
+    done = answers(engine, requests)
+    assert same_samples({"0": free[requests[0].id]}, {"0": done[requests[0].id]}) == 0
+    for request in requests[1:]:
+        completion = done[request.id]
+        freely = free[request.id].token_ids[:2]
+        if policy.renderer.end_id not in freely:
+            assert completion.token_ids == (*freely, *tail) and completion.finish == "stop"
+    # the keys and values kept are those of the forced tokens
+    second = next_turn(policy, requests, done, views)
+    engine.forced = None
+    assert same_samples(answers(engine, second), answers(engine_of(policy), second)) == 0
+
+
 def test_an_unreadable_image_fails_its_request_alone(policy, views):
     requests = requests_of(policy, views, 6)
     gone = replace(views[0], source=ImageRef("0" * 64, views[0].source.size))

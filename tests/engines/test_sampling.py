@@ -91,6 +91,12 @@ def test_rows_with_their_own_temperature_and_nucleus_do_not_disturb_each_other()
         assert int(alone[0]) == int(together[row])
 
 
+def test_a_forced_token_stands_in_for_the_drawn_one():
+    sampler = RowSampler(7, 3, {1: 5})
+    assert [sampler.take(step, 2) for step in range(3)] == [2, 5, 2]
+    assert np.array_equal(sampler.numbers, RowSampler(7, 3).numbers), "what is drawn elsewhere does not change"
+
+
 def test_a_request_has_its_own_stream_of_numbers():
     assert np.array_equal(RowSampler(7, 8).numbers[:5], RowSampler(7, 5).numbers), "a longer limit changes nothing"
     assert not np.array_equal(RowSampler(7, 5).numbers, RowSampler(8, 5).numbers)
