@@ -164,13 +164,15 @@ class Engine(Protocol):
         """Queue a request; returns at once."""
         ...
 
-    def collect(self) -> list[Completion]:
-        """At least one finished completion if any request is under way, else []."""
+    def collect(self, max_steps: int | None = None) -> list[Completion]:
+        """At least one finished completion if any request is under way, else []; the others go on at the next call.
+        With ``max_steps`` it may come back without one after about as many token steps, so that more can be submitted.
+        """
         ...
 
     @property
     def room(self) -> int:
-        """How many more requests the next batch can take."""
+        """How many more requests could run beside those under way."""
         ...
 
     @property

@@ -51,9 +51,7 @@ class Packed:
 
     def to(self, device: torch.device | str) -> Packed:
         """The same on another device."""
-        return Packed(
-            self.row.to(device), self.column.to(device), self.trees, self.before.to(device), self.images
-        )
+        return Packed(self.row.to(device), self.column.to(device), self.trees, self.before.to(device), self.images)
 
 
 def pack(

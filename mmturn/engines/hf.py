@@ -1,32 +1,45 @@
-"""Rollouts with a transformers model: batched over trajectories of many groups, exact across turns.
+"""Rollouts with a transformers model: rows of many groups and turns decode beside each other, each in its slot.
 
-A context's keys and values are kept and found again by prefix, so each turn prefills only what is new;
-equal contexts (a group's prompt) are prefilled once and fanned out; each image is encoded once per
-weights version. A sample depends on its own seed and context, up to kernel rounding.
+A row that ends leaves its slot at once and a waiting request joins the others within a few tokens. A context's keys
+and values are kept and found again by prefix, so each turn runs only what is new; equal contexts (a group's prompt)
+are run once and fanned out; each image is encoded once per weights version. A sample depends on its own seed and
+context, up to kernel rounding.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from mmturn.engines.decoding import DecodeRow, decode
-from mmturn.engines.kv import Kept, Layers, PrefixCache, batch_cache, encode, row_layers
-from mmturn.engines.sampling import RowSampler
+from mmturn.engines import prefill
+from mmturn.engines.decoding import Batch, sample
+from mmturn.engines.places import Places
+from mmturn.engines.rows import Row, RowMaker
+from mmturn.engines.sampling import RowSampler, Warp
 from mmturn.engines.settings import HFConfig
-from mmturn.families.forward import positions
 from mmturn.media import ImageStore
 from mmturn.models.features import FeatureCache
 from mmturn.models.load import LoadedModel
-from mmturn.models.step import ViewFeatures, encode_views, forward_step
+from mmturn.models.step import ViewFeatures, encode_views
 from mmturn.types import Completion, Request, View
 
 log = logging.getLogger(__name__)
+
+_JOIN_STEPS = 4
+"""Newcomers that are few beside the rows that decode wait for company, this many steps at most."""
+_JOIN_SHARE = 4
+"""They are not few if there is one for each of so many rows."""
+
+COUNTERS = (
+    "prefill_tokens", "prefill_unique", "decode_tokens", "images_encoded", "images_unique", "fanned_out", "evicted",
+    "slot_steps", "busy_slot_steps",
+)  # fmt: skip
+STAGES = ("vision", "prefill", "decode")
 
 
 class HFEngine:
@@ -50,12 +63,19 @@ class HFEngine:
         self.forced = forced
         self.version = 0
         self.end_ids = frozenset(end_ids)
-        self.counters = {"prefill_tokens": 0, "decode_tokens": 0, "images_encoded": 0, "fanned_out": 0}
+        self.features = FeatureCache(config.feature_bytes)
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.seconds = dict.fromkeys(STAGES, 0.0)
         self._banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=loaded.device)
         self._waiting: list[Request] = []
-        self._kept = PrefixCache(config.cache_bytes)
-        self.features = FeatureCache(config.feature_bytes)
-        """Encoded images of the present weights; the trainer goes on with them."""
+        self._finished: list[Completion] = []
+        self._batch: Batch | None = None
+        self._maker = RowMaker(loaded)
+        self._places = Places(loaded, config)
+        self._views_seen: set[View] = set()
+        self._decoded_s = 0.0
+        self._since_join = 0
+        self._hold = False
 
     def submit(self, request: Request) -> None:
         """Queue a request."""
@@ -63,164 +83,216 @@ class HFEngine:
 
     @property
     def room(self) -> int:
-        """How many more requests the next batch can take."""
-        return max(self.config.max_batch - len(self._waiting), 0)
+        """How many more requests could decode beside those under way."""
+        return max(self.config.max_batch - len(self._places.rows) - len(self._waiting), 0)
 
     @property
     def idle(self) -> bool:
-        """True when no request waits."""
-        return not self._waiting
+        """True when no request is under way."""
+        return not (self._waiting or self._places.rows or self._finished)
 
     def set_version(self, version: int, *, vision_changed: bool = True) -> None:
-        """The weights have changed: forget keys and values, and the encoded images if the tower changed."""
+        """The weights have changed: forget keys and values, and the encoded images if the tower changed. Requests
+        under way begin again."""
         self.version = version
-        self._kept.clear()
+        self.free()
+        self._places.seen.clear()
+        self._maker.clear()
         if vision_changed:
             self.features.clear()
+            self._views_seen.clear()
+
+    def free(self) -> None:
+        """Give back the memory of keys and values; requests under way begin again."""
+        self._waiting[:0] = [row.request for row in self._places.rows]
+        self._batch = None
+        self._places.clear()
 
     def close(self) -> None:
         """Free caches."""
-        self._kept.clear()
+        self.free()
         self.features.clear()
 
-    def collect(self) -> list[Completion]:
-        """Completions of up to ``max_batch`` waiting requests; a request that cannot run fails alone."""
-        batch, self._waiting = self._waiting[: self.config.max_batch], self._waiting[self.config.max_batch :]
-        if not batch:
-            return []
-        model = self.loaded.model
-        training = model.training
-        model.eval()
-        try:
-            with torch.no_grad():
-                return self._complete(batch)
-        finally:
-            model.train(training)
+    def take_counters(self) -> dict[str, float]:
+        """What was done since the last call: the counters, and seconds by stage as ``vision_s`` and so on."""
+        taken = {**self.counters, **{f"{stage}_s": seconds for stage, seconds in self.seconds.items()}}
+        self.counters, self.seconds = dict.fromkeys(COUNTERS, 0), dict.fromkeys(STAGES, 0.0)
+        return taken
 
-    def _complete(self, batch: list[Request]) -> list[Completion]:
-        """Run a batch. One that fails as a whole (memory, a request that makes no sense) is run again in halves, down
-        to single requests: samples do not depend on their batch, and only what cannot run alone is lost."""
-        try:
-            return self._run(batch)
-        except Exception as error:  # kernels raise many kinds
-            cause = f"{type(error).__name__}: {error}"
-            no_memory = isinstance(error, torch.OutOfMemoryError)
-        if no_memory:
-            self._kept.clear()
-            torch.cuda.empty_cache()
-        if len(batch) == 1:
-            log.warning("request %s of task %s failed: %s", batch[0].id, batch[0].task_id, cause)
-            return [_failed(batch[0], cause)]
-        log.warning("a batch of %d requests failed and is run again in halves: %s", len(batch), cause)
-        return self._complete(batch[: len(batch) // 2]) + self._complete(batch[len(batch) // 2 :])
+    def collect(self, max_steps: int | None = None) -> list[Completion]:
+        """Decode until a completion is finished, or for ``max_steps`` steps; a request that cannot run fails alone.
 
-    def _run(self, batch: list[Request]) -> list[Completion]:
-        seconds: dict[str, float] = {}
-        failed, ready = self._encode_images(batch, seconds)
-        rows = self._prefill(ready, seconds)
-        started = time.monotonic()
-        if rows:
-            steps = decode(self.loaded, rows, self._banned, self.end_ids, self._leave)
-            self.counters["decode_tokens"] += steps
-        seconds["decode"] = time.monotonic() - started
-        share = {stage: round(value / len(batch), 6) for stage, value in seconds.items()}
-        return failed + [self._completion(row, share) for row in rows]
+        Requests that wait take free slots on the way. Rows that have not ended go on at the next call.
+        """
+        steps = 0
+        with _evaluating(self.loaded), torch.no_grad():
+            while not (self.idle or self._finished):
+                if self._may_join():
+                    self._join()
+                if self._finished or steps == max_steps:
+                    break
+                self._step()
+                steps += 1
+        self.counters["evicted"] += self._places.take_evicted()
+        if not (self._waiting or self._places.rows):
+            self._places.rest()
+        finished, self._finished = self._finished, []
+        return finished
 
-    def _encode_images(self, batch: list[Request], seconds: dict[str, float]) -> tuple[list[Completion], list[Request]]:
-        """Encode the views that are new; requests whose image cannot be read fail."""
-        started = time.monotonic()
-        failed, ready, new = [], [], {}
-        for request in batch:
+    def _may_join(self) -> bool:
+        rows, waiting = len(self._places.rows), len(self._waiting)
+        if not waiting or self._hold:
+            return False
+        few = min(waiting, self.config.max_batch - rows) * _JOIN_SHARE < rows
+        return rows < self.config.max_batch and not (few and self._since_join < _JOIN_STEPS)
+
+    def _join(self) -> None:
+        """Place as many of those that wait as there is room for: first those that go on, whose contexts are kept."""
+        self._since_join = 0
+        picked = self._places.pick(sorted(self._waiting, key=lambda request: request.turn == 0))
+        self._waiting = [request for request in self._waiting if request not in picked]
+        rows = []
+        for request in picked:
             try:
-                for view in request.views:
+                rows.append(self._maker.make(request, self._sampler(request)))
+            except Exception as error:  # whatever makes no sense in one request
+                self._fail(request, f"{type(error).__name__}: {error}")
+        self._place(rows)
+        self._batch = None
+        self._leave()
+
+    def _place(self, rows: list[Row]) -> None:
+        """Prefill rows. Where that fails as a whole (memory, a request that makes no sense) it is tried again in
+        halves, down to single requests: samples do not depend on their batch, and only what cannot run alone is lost.
+        """
+        try:
+            self._prefill(rows)
+            return
+        except Exception as error:  # kernels raise many kinds
+            cause, no_memory = self._trouble(error)
+        left = [row for row in rows if row.slot < 0 and row.error is None]
+        if len(left) > 1:
+            log.warning("a batch of %d requests failed and is run again in halves: %s", len(left), cause)
+            self._place(left[: len(left) // 2])
+            self._place(left[len(left) // 2 :])
+        elif left and no_memory and self._places.rows:
+            self._waiting.insert(0, left[0].request)
+            self._hold = True  # until a row has left
+        elif left:
+            self._fail(left[0].request, cause)
+
+    def _prefill(self, rows: list[Row]) -> None:
+        """Run each distinct context once, in chunks of similar length, and fan it out to its rows."""
+        self._places.make_room(rows)
+        groups: dict[bytes, list[Row]] = {}
+        for row in rows:
+            groups.setdefault(row.key, []).append(row)
+        todo = list(groups.values())
+        while todo:
+            now, later = prefill.apart([self._places.find(group) for group in todo])
+            now, features = self._encode_images(now)
+            for chunk in prefill.chunks(now, self.config.prefill_tokens):
+                self._prefill_chunk(chunk, features)
+            todo = [fill.rows for fill in later]
+
+    def _encode_images(self, fills: list[prefill.Fill]) -> tuple[list[prefill.Fill], dict[View, ViewFeatures]]:
+        """Encode the views that are new; requests whose image cannot be read fail. Returns the others, and all
+        features that they need."""
+        started = time.monotonic()
+        ready, new = [], {}
+        wanted: list[View] = []
+        for fill in fills:
+            try:
+                for view in fill.views:
                     if view not in self.features and view not in new:
                         new[view] = self.store.pixels(view)
-                ready.append(request)
+                ready.append(fill)
+                wanted += fill.views
             except Exception as error:
-                failed.append(_failed(request, f"{type(error).__name__}: {error}"))
-        if new:
-            self.counters["images_encoded"] += len(new)
-            for view, features in zip(new, encode_views(self.loaded, list(new.values())), strict=True):
-                self.features.put(view, features)
-        self.features.trim({view for request in ready for view in request.views})
-        seconds["vision"] = time.monotonic() - started
-        return failed, ready
+                for row in fill.rows:
+                    row.error = f"{type(error).__name__}: {error}"
+                    self._fail(row.request, row.error)
+        for view, encoded in zip(new, encode_views(self.loaded, list(new.values())) if new else (), strict=True):
+            self.features.put(view, encoded)
+        features = {view: self.features[view] for view in wanted}
+        self.features.trim(features)
+        self.counters["images_encoded"] += len(new)
+        self.counters["images_unique"] += len(new.keys() - self._views_seen)
+        self._views_seen |= new.keys()
+        self._spend("vision", started, [row for fill in ready for row in fill.rows])
+        return ready, features
 
-    def _prefill(self, batch: list[Request], seconds: dict[str, float]) -> list[DecodeRow]:
-        """Run each distinct context once, in chunks of similar length, and fan it out to its requests."""
+    def _prefill_chunk(self, chunk: list[prefill.Fill], features: dict[View, ViewFeatures]) -> None:
         started = time.monotonic()
-        groups: dict[tuple[bytes, tuple[View, ...]], list[Request]] = {}
-        for request in batch:
-            groups.setdefault((encode(request.token_ids), request.views), []).append(request)
-        todo = [(group, self._kept.find(group[0].token_ids, group[0].views)) for group in groups.values()]
-        todo.sort(key=lambda item: (_known(item), _new(item)))
-        rows: dict[str, DecodeRow] = {}
-        while todo:
-            size = self._chunk_size(todo)
-            for row in self._prefill_chunk(todo[:size]):
-                rows[row.request.id] = row
-            todo = todo[size:]
-        seconds["prefill"] = time.monotonic() - started
-        return [rows[request.id] for request in batch]
+        shown = [features[view] for fill in chunk for view in fill.views]
+        logits = prefill.run(self.loaded, self._places.slots, chunk, len(self._places.rows), shown)
+        rows = [row for fill in chunk for row in fill.rows]
+        spread = torch.tensor([number for number, fill in enumerate(chunk) for _ in fill.rows], device=logits.device)
+        how = Warp.of([row.request.sampling for row in rows], logits.device)
+        _, taken = sample(rows, logits[spread], how, self._banned)
+        self._places.settle(chunk, self.counters)
+        for row, (token_id, logprob) in zip(rows, taken, strict=True):
+            row.take(token_id, logprob, self.end_ids)
+            row.decode_from_s = self._decoded_s
+        self._spend("prefill", started, rows)
 
-    def _chunk_size(self, todo: Sequence[tuple[list[Request], Kept | None]]) -> int:
-        """How many of the first contexts fit into one call, padding included; at least one."""
-        size = past = width = 0
-        for item in todo:
-            past, width = max(past, _known(item)), max(width, _new(item))
-            if size and (size + 1) * (past + width) > self.config.prefill_tokens:
-                break
-            size += 1
-        return size
+    def _step(self) -> None:
+        """One token for every row."""
+        started = time.monotonic()
+        rows = self._places.rows
+        if self._batch is None:
+            self._batch = Batch(rows, self.loaded.device)
+        token_ids, taken = self._next(self._batch)
+        for row, (token_id, logprob) in zip(rows, taken, strict=True):
+            row.take(token_id, logprob, self.end_ids)
+        self._batch.advance(token_ids)
+        self._since_join += 1
+        self.counters["decode_tokens"] += len(rows)
+        self.counters["busy_slot_steps"] += len(rows)
+        self.counters["slot_steps"] += self.config.max_batch
+        elapsed = time.monotonic() - started
+        self.seconds["decode"] += elapsed
+        self._decoded_s += elapsed / len(rows)
+        self._leave()
 
-    def _prefill_chunk(self, chunk: list[tuple[list[Request], Kept | None]]) -> list[DecodeRow]:
-        """One forward over the new tokens, laid out as [pad | known | pad | new] in every row."""
-        loaded, family = self.loaded, self.loaded.family
-        past, width = max(map(_known, chunk)), max(map(_new, chunk))
-        ids = torch.full((len(chunk), width), loaded.pad_id, dtype=torch.long)
-        mask = torch.zeros(len(chunk), past + width, dtype=torch.long)
-        pos = torch.zeros(3, len(chunk), width, dtype=torch.long)
-        ends: list[int] = []
-        features: list[ViewFeatures] = []
-        for number, (group, kept) in enumerate(chunk):
-            request, known, new = group[0], _known(chunk[number]), _new(chunk[number])
-            ids[number, width - new :] = torch.tensor(request.token_ids[known:])
-            mask[number, past - known : past] = 1
-            mask[number, past + width - new :] = 1
-            grids = [family.grid(view.size) for view in request.views]
-            where, end = positions(request.token_ids, loaded.image_token_id, grids, family.merge_size)
-            pos[:, number, width - new :] = torch.as_tensor(where[:, known:])
-            ends.append(end)
-            features += [self.features[view] for view in request.views[0 if kept is None else len(kept.views) :]]
-        cache = batch_cache([k.layers if k else None for _, k in chunk], loaded.kv_shape, width, loaded.device)
-        device = loaded.device
-        logits = forward_step(loaded, ids.to(device), pos.to(device), mask.to(device), cache, features)
-        self.counters["prefill_tokens"] += int(mask[:, past:].sum())
-        rows: list[DecodeRow] = []
-        for number, (group, kept) in enumerate(chunk):
-            known, new = _known(chunk[number]), _new(chunk[number])
-            layers = [
-                (torch.cat((k0, k1), 1), torch.cat((v0, v1), 1))
-                for (k0, v0), (k1, v1) in zip(
-                    row_layers(cache, number, past - known, past),
-                    row_layers(cache, number, past + width - new, past + width),
-                    strict=True,
-                )
-            ]
-            rows += self._fan_out(group, kept, layers, logits[number], ends[number])
-        return rows
+    def _next(self, batch: Batch) -> tuple[Tensor, list[tuple[int, float]]]:
+        """Next tokens. A step that fails is run again in halves; a row that fails alone gets NaN for its log-prob."""
+        try:
+            return sample(batch.rows, batch.logits(self.loaded, self._places.slots), batch.warp, self._banned)
+        except Exception as error:  # kernels raise many kinds
+            cause, _ = self._trouble(error)
+        if len(batch.rows) == 1:
+            batch.rows[0].error = cause
+            return torch.full_like(batch.token_ids, self.loaded.pad_id), [(self.loaded.pad_id, float("nan"))]
+        half = len(batch.rows) // 2
+        log.warning("a step of %d requests failed and is run again in halves: %s", len(batch.rows), cause)
+        parts = [self._next(Batch(rows, self.loaded.device)) for rows in (batch.rows[:half], batch.rows[half:])]
+        return torch.cat([token_ids for token_ids, _ in parts]), [pair for _, taken in parts for pair in taken]
 
-    def _fan_out(
-        self, group: list[Request], kept: Kept | None, layers: Layers, logits: Tensor, position: int
-    ) -> list[DecodeRow]:
-        """A row for each request of one context; it is kept, but for its last token, for those still to come."""
-        self.counters["fanned_out"] += len(group) - 1
-        first = group[0]
-        shared = len(group) > 1 or any(r.token_ids == first.token_ids and r.views == first.views for r in self._waiting)
-        if shared:
-            self._kept.put(Kept(encode(first.token_ids[:-1]), first.views, [(k[:, :-1], v[:, :-1]) for k, v in layers]))
-        parent = None if shared else kept
-        return [DecodeRow(r, position, layers, logits, parent, self._sampler(r)) for r in group]
+    def _leave(self) -> None:
+        """Rows that have ended leave their slots."""
+        ended = [row for row in self._places.rows if row.ended]
+        if ended:
+            self._batch, self._hold = None, False
+        self._places.leave(ended)
+        for row in ended:
+            if row.error is not None:
+                self._fail(row.request, row.error)
+                continue
+            row.seconds["decode"] = self._decoded_s - row.decode_from_s
+            self._finished.append(self._completion(row))
+
+    def _completion(self, row: Row) -> Completion:
+        stopped = row.token_ids[-1] in self.end_ids
+        return Completion(
+            request_id=row.request.id,
+            text=self.decode(row.token_ids[:-1] if stopped else row.token_ids),
+            token_ids=tuple(row.token_ids),
+            logprobs=tuple(row.logprobs),
+            finish="stop" if stopped else "length",
+            policy_version=self.version,
+            seconds={stage: round(seconds, 6) for stage, seconds in row.seconds.items()},
+        )
 
     def _sampler(self, request: Request) -> RowSampler:
         """Draws for a request, with the tokens that are forced on it."""
@@ -229,36 +301,37 @@ class HFEngine:
             request.seed, request.sampling.max_new_tokens, {step: ident for step, ident in enumerate(ids) if ident >= 0}
         )
 
-    def _leave(self, row: DecodeRow, layers: Layers) -> None:
-        """Keep a finished context for the next turn, in place of the one it grew from."""
-        if row.parent is not None:
-            self._kept.drop(row.parent)
-        self._kept.put(Kept(encode((*row.request.token_ids, *row.token_ids[:-1])), row.request.views, layers))
+    def _spend(self, stage: str, started: float, rows: list[Row]) -> None:
+        """Count seconds, and each row's share of them."""
+        elapsed = time.monotonic() - started
+        self.seconds[stage] += elapsed
+        for row in rows:
+            row.seconds[stage] = row.seconds.get(stage, 0.0) + elapsed / len(rows)
 
-    def _completion(self, row: DecodeRow, seconds: dict[str, float]) -> Completion:
-        if any(map(math.isnan, row.logprobs)):
-            return _failed(row.request, "EngineError: the model's logits are not finite; its weights may be broken")
-        ended = row.token_ids[-1] in self.end_ids
-        return Completion(
-            request_id=row.request.id,
-            text=self.decode(row.token_ids[:-1] if ended else row.token_ids),
-            token_ids=tuple(row.token_ids),
-            logprobs=tuple(row.logprobs),
-            finish="stop" if ended else "length",
-            policy_version=self.version,
-            seconds=seconds,
-        )
+    def _trouble(self, error: Exception) -> tuple[str, bool]:
+        """What has happened, and whether memory was short: then kept contexts are given up."""
+        no_memory = isinstance(error, torch.OutOfMemoryError)
+        if no_memory:
+            self._places.kept.clear()
+            torch.cuda.empty_cache()
+        return f"{type(error).__name__}: {error}", no_memory
 
-
-def _failed(request: Request, error: str) -> Completion:
-    return Completion(request.id, "", finish="error", error=error)
+    def _fail(self, request: Request, cause: str) -> None:
+        log.warning("request %s of task %s failed: %s", request.id, request.task_id, cause)
+        self._finished.append(Completion(request.id, "", finish="error", error=cause))
 
 
-def _known(item: tuple[list[Request], Kept | None]) -> int:
-    """Context tokens whose keys and values are kept."""
-    return 0 if item[1] is None else item[1].num_tokens
-
-
-def _new(item: tuple[list[Request], Kept | None]) -> int:
-    """Context tokens still to run."""
-    return len(item[0][0].token_ids) - _known(item)
+@contextmanager
+def _evaluating(loaded: LoadedModel) -> Iterator[None]:
+    """Evaluation mode, and an attention that takes prepared masks; as before afterwards."""
+    model, config = loaded.model, loaded.base.model.language_model.config
+    training, attention = model.training, config._attn_implementation
+    model.eval()
+    if attention not in ("sdpa", "eager"):
+        config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        model.train(training)
+        if config._attn_implementation != attention:
+            config._attn_implementation = attention

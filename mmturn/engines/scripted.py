@@ -34,7 +34,7 @@ class ScriptedEngine:
         """Queue a request."""
         self._waiting.append(request)
 
-    def collect(self) -> list[Completion]:
+    def collect(self, max_steps: int | None = None) -> list[Completion]:
         """Answers to all that wait."""
         waiting, self._waiting = self._waiting, []
         return [self._answer(request) for request in waiting]
@@ -95,9 +95,9 @@ class MixedEngine:
             self._texts[request.id] = text
             self._scripted.submit(request)
 
-    def collect(self) -> list[Completion]:
+    def collect(self, max_steps: int | None = None) -> list[Completion]:
         """The scripted answers first, the model's when there are none."""
-        return self._scripted.collect() or self.model.collect()
+        return self._scripted.collect() or self.model.collect(max_steps)
 
     @property
     def room(self) -> int:

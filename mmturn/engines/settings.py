@@ -12,11 +12,12 @@ class HFConfig:
     """Memory and batching of the transformers engine."""
 
     max_batch: int = 128
-    """Rows that decode together."""
+    """Slots: rows that decode together."""
     prefill_tokens: int = 16384
     """Padded tokens per prefill call."""
-    cache_bytes: int = 1 << 30
-    """Memory for keys and values kept across turns."""
+    cache_bytes: int = 1 << 32
+    """Memory for keys and values: at most half of it for the rows that decode (one always can), the rest for
+    contexts kept across turns. What does not fit waits, or is run again."""
     feature_bytes: int = 1 << 28
     """Memory for encoded images."""
 

@@ -154,7 +154,7 @@ class RecordedEngine:
         """Queue a request."""
         self._waiting.append(request)
 
-    def collect(self) -> list[Completion]:
+    def collect(self, max_steps: int | None = None) -> list[Completion]:
         """What was recorded; an error where the record ends."""
         waiting, self._waiting = self._waiting, []
         return [self._answer(request) for request in waiting]

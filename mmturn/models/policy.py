@@ -88,13 +88,17 @@ class PolicyModule(nn.Module):
         """[n, H] hidden states that predict the sampled tokens: each row by itself, the reference for ``_packed``."""
         # No attention mask: rows are padded on the right, so that causal attention hides the padding from every real
         # token, and the fast causal kernels stay in use.
-        hidden: Tensor = base_model(self.model).model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=None,
-            mm_encoder_outputs=encoder_outputs([features[number] for row in batch.image_index for number in row]),
-            use_cache=False,
-        ).last_hidden_state
+        hidden: Tensor = (
+            base_model(self.model)
+            .model(
+                input_ids=batch.input_ids,
+                position_ids=batch.position_ids,
+                attention_mask=None,
+                mm_encoder_outputs=encoder_outputs([features[number] for row in batch.image_index for number in row]),
+                use_cache=False,
+            )
+            .last_hidden_state
+        )
         return hidden[:, :-1][batch.loss_mask[:, 1:].bool()]
 
     def _packed(self, batch: Batch, features: Sequence[ViewFeatures]) -> Tensor:
@@ -102,7 +106,9 @@ class PolicyModule(nn.Module):
         base, packed = base_model(self.model), batch.packed
         assert packed is not None
         if base.config.text_config._attn_implementation != tree_attention.NAME:
-            raise ConfigError("rows can be packed as trees with model.attention: sdpa only; set training.layout: padded")
+            raise ConfigError(
+                "rows can be packed as trees with model.attention: sdpa only; set training.layout: padded"
+            )
         hidden: Tensor = base.model(
             input_ids=batch.input_ids[packed.row, packed.column][None],
             position_ids=batch.position_ids[:, packed.row, packed.column][:, None],

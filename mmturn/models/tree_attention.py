@@ -88,9 +88,7 @@ class _Merged(torch.autograd.Function):
         lse = query.new_full((query.shape[0], query.shape[2], query.shape[1]), float("-inf"), dtype=torch.float32)
         lse = lse.transpose(1, 2)  # the kernel's own layout
         for queries, keys, causal in parts:
-            found, weight = _forward(
-                query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, causal, scale=scale
-            )
+            found, weight = _forward(query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, causal, scale=scale)
             if causal:  # the first part of these columns
                 out[:, :, queries], lse[:, :, queries] = found, weight
                 continue

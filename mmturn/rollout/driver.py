@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_POLL_STEPS = 4
+
 
 class Driver:
     """Runs episodes. ``prepare`` is called on the host with each new view, to decode and resize beside the engine."""
@@ -73,7 +75,7 @@ class Driver:
             self._start(episode)
         while self._running:
             self._gather_steps()
-            for completion in self.engine.collect():
+            for completion in self.engine.collect(self._patience()):
                 self._alone(completion.request_id, partial(self._on_completion, completion))
             yield from self._take_finished()
         yield from self._take_finished()
@@ -89,15 +91,21 @@ class Driver:
         finished, self._finished = self._finished, []
         return finished
 
+    def _patience(self) -> int | None:
+        """Token steps after which to look for environments that are done, if there is room for what they will ask."""
+        return _POLL_STEPS if self.host.under_way and self.engine.room > 0 else None
+
     def _gather_steps(self) -> None:
-        """Take finished environment steps until the engine has enough to do; all of them, in a fixed order, with
-        ``deterministic``."""
+        """Take finished environment steps, without waiting while the engine has rows to go on with. One that has none
+        waits for the first and, for a moment, for company; with ``deterministic`` it waits for all, in a fixed order.
+        """
         gathered: list[tuple[str, Any]] = []
+        stands = self.engine.idle
         while self.host.under_way:
             if self.config.deterministic:
                 gathered += self.host.collect(None)
                 continue
-            timeout = self.config.linger_s if self.engine.room > 0 else 0.0
+            timeout = self.config.linger_s if stands and self.engine.room > 0 else 0.0
             results = self.host.collect(None if self.engine.idle else timeout)
             if not results:
                 return

@@ -32,7 +32,7 @@ class RolloutConfig:
     env_timeout_s: float = 120.0
     """Seconds after which a step is given up and its trajectory is truncated."""
     linger_s: float = 0.02
-    """How long a batch waits for environments that are about to finish."""
+    """How long an engine that stands still waits for environments that are about to finish."""
     deterministic: bool = False
     """Batches are a function of the seed: each waits for all environments under way."""
 

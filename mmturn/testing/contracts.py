@@ -226,7 +226,7 @@ def check_credit(rule: CreditRule, config: CreditConfig | None = None) -> list[t
 
 def check_engine(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
     """An engine: every request answered once, ids and log-probs of one length within the token limit, and the same
-    sample again for the same context and seed. Returns the completions in the order of ``requests``."""
+    sample again for the same context and seed, step by step. Returns the completions in the order of ``requests``."""
     assert requests, "check_engine needs requests"
     assert engine.idle and engine.collect() == [], "an engine without requests must be idle and collect nothing"
     assert isinstance(engine.version, int) and engine.room > 0, "version must count updates; room must be above 0"
@@ -244,7 +244,7 @@ def check_engine(engine: Engine, requests: Sequence[Request]) -> list[Completion
         if logprobs is not None and ids is not None:
             assert len(logprobs) == len(ids), f"{where}: {len(logprobs)} log-probs for {len(ids)} ids"
             assert all(math.isfinite(value) and value <= 1e-6 for value in logprobs), f"{where}: {logprobs}"
-    again = _completions(engine, [replace(request, id=f"{request.id}/again") for request in requests])
+    again = _completions(engine, [replace(request, id=f"{request.id}/again") for request in requests], max_steps=1)
     for request, one, two in zip(requests, first, again, strict=True):
         same = (one.text, one.token_ids) == (two.text, two.token_ids)
         assert same, (
@@ -348,14 +348,17 @@ def _parsed(grammar: ActionGrammar, text: str, view: View, tools: Sequence[ToolS
     assert actions, f"parse({text[:40]!r}) gave no action; raise ParseError"
 
 
-def _completions(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+def _completions(engine: Engine, requests: Sequence[Request], max_steps: int | None = None) -> list[Completion]:
     for request in requests:
         engine.submit(request)
     assert not engine.idle, "idle must be False while requests are under way"
     found: dict[str, Completion] = {}
+    calls = 0
+    most = len(requests) + sum(request.sampling.max_new_tokens for request in requests)
     while not engine.idle:
-        batch = engine.collect()
-        assert batch, "collect must return at least one completion while requests are under way"
+        batch, calls = engine.collect(max_steps), calls + 1
+        assert batch or max_steps, "collect must return at least one completion while requests are under way"
+        assert calls <= most, f"still not done after {calls} calls of collect: each must get on by a token at least"
         for completion in batch:
             assert completion.request_id not in found, f"request {completion.request_id} was answered twice"
             found[completion.request_id] = completion

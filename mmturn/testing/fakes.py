@@ -154,7 +154,7 @@ class PlanEngine:
         """True when no request waits."""
         return not self.waiting
 
-    def collect(self) -> list[Completion]:
+    def collect(self, max_steps: int | None = None) -> list[Completion]:
         """Answers to up to ``batch`` requests."""
         batch, self.waiting = self.waiting[: self.batch], self.waiting[self.batch :]
         self.seen += batch

@@ -9,8 +9,8 @@ import torch
 from mmturn.errors import ConfigError
 from mmturn.losses.aggregate import Denominators
 from mmturn.training.feed import Feed
-from mmturn.training.material import Sample, denominators_of, minibatches
 from mmturn.training.images import Images
+from mmturn.training.material import Sample, denominators_of, minibatches
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.reference import Reference

@@ -9,9 +9,29 @@ import pytest
 import torch
 from scipy import stats
 
-from mmturn.engines.sampling import RowSampler, draw, warp
+from mmturn.engines import sampling
+from mmturn.engines.sampling import RowSampler, Warp
+from mmturn.types import Sampling
 
 NONE = torch.empty(0, dtype=torch.long)
+
+
+def how_of(temperature, top_p=(1.0,)):
+    samplings = [Sampling(1, t, p) for t, p in zip(temperature, top_p * len(temperature), strict=False)]
+    return Warp.of(samplings, torch.device("cpu"))
+
+
+def warp(logits, temperature, banned):
+    """Log-probs of all tokens."""
+    how = how_of(temperature.tolist())
+    scores = sampling.warp(logits.clone(), how, banned)
+    return (scores.logits.double() - scores.log_total[:, None]).float()
+
+
+def draw(logprobs, uniform, temperature, top_p):
+    how = how_of(temperature.tolist(), tuple(top_p.tolist()))
+    plain = Warp(None, how.greedy, how.top_p)
+    return sampling.draw(sampling.warp(logprobs.clone(), plain, NONE), uniform, plain)
 
 
 def drawn(logprobs, uniform, temperature=1.0, top_p=1.0):

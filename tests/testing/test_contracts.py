@@ -241,12 +241,16 @@ def test_broken_engines() -> None:
             return replace(super()._answer(request), token_ids=tuple(range(9)), logprobs=None)
 
     class Twice(PlanEngine):
-        def collect(self) -> list[Completion]:
-            return super().collect() * 2
+        def collect(self, max_steps: int | None = None) -> list[Completion]:
+            return super().collect(max_steps) * 2
 
     class Silent(PlanEngine):
-        def collect(self) -> list[Completion]:
+        def collect(self, max_steps: int | None = None) -> list[Completion]:
             return []
+
+    class Stuck(PlanEngine):
+        def collect(self, max_steps: int | None = None) -> list[Completion]:
+            return [] if max_steps else super().collect()
 
     plans = {"t0": ["look"], "t1": ["=1"]}
     for cls, part in (
@@ -254,6 +258,7 @@ def test_broken_engines() -> None:
         (Long, "the limit is 8"),
         (Twice, "answered twice"),
         (Silent, "at least one"),
+        (Stuck, "get on by a token"),
     ):
         with pytest.raises(AssertionError, match=part):
             check_engine(cls(plans), REQUESTS)

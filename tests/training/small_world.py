@@ -102,7 +102,6 @@ class World:
             for i in range(0, len(all_rows), rows)
         ]
 
-
     def packed(self, trajectories: Sequence[Trajectory], config: TrainingConfig) -> list[MicroBatch]:
         """The same rows cut as the settings say, their pictures left to ``Images``."""
         rows = [row for t in trajectories for row in self.feed.rows(t)]

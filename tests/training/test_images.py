@@ -44,9 +44,7 @@ def test_updates_equal_those_of_the_plain_path(model: Path, settings: dict[str, 
     plain, own = make_world(model), make_world(model)
     pieces = plain.pieces(group_of(plain), rows=100)
     updater = Updater(plain.policy, CONFIG, start_processes("cpu"))
-    want = [
-        updater.update(pieces, objective(pieces), filler=plain.feed.filler(), lr=CONFIG.lr) for _ in range(STEPS)
-    ]
+    want = [updater.update(pieces, objective(pieces), filler=plain.feed.filler(), lr=CONFIG.lr) for _ in range(STEPS)]
     packed = own.packed(group_of(own), config)
     images = images_of(own, config.image_patches)
     updater = Updater(own.policy, config, start_processes("cpu"))

@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 
 from mmturn.errors import CheckpointError, DataError, MmturnError
-from mmturn.training import sft
 from mmturn.models.features import FeatureCache
+from mmturn.training import sft
 from mmturn.training.log import read_metrics
 from mmturn.training.processes import start_processes
 from mmturn.training.run import RunSetup

@@ -1,0 +1,116 @@
+"""Contexts into slots: what is known is copied, what is new is run, equal contexts once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmturn.engines.kv import Kept, common
+from mmturn.engines.rows import Row
+from mmturn.engines.slots import Slots
+from mmturn.models.load import LoadedModel
+from mmturn.models.step import ViewFeatures, forward_step
+from mmturn.types import View
+
+WORTH_TOKENS = 16
+"""A beginning that contexts share is run first, for all of them, if it is longer than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Rows of one context, and from where its beginning is known."""
+
+    rows: list[Row]
+    known: int
+    """Leading tokens whose keys and values need not be run."""
+    source: object
+    """Kept context or row in a slot; None if nothing is known."""
+
+    @property
+    def new(self) -> int:
+        """Tokens to run: at least the last, whose logits are wanted."""
+        return self.rows[0].context - self.known
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """Views among the new tokens."""
+        row = self.rows[0]
+        return tuple(
+            view for view, start in zip(row.request.views, row.starts, strict=True) if start >= self.known
+        )  # fmt: skip
+
+
+def fill_of(rows: list[Row], shared: int, source: object) -> Fill:
+    """``shared`` is how many tokens the context has in common with its source."""
+    row = rows[0]
+    known = min(shared, row.context - 1)
+    ends = (*row.starts[1:], row.context)
+    for start, end in zip(row.starts, ends, strict=False):
+        if start < known < end and row.key[4 * start : 4 * start + 4] == row.key[4 * known : 4 * known + 4]:
+            known = start  # features are placed whole
+    return Fill(rows, known, source if known else None)
+
+
+def apart(groups: Sequence[Fill]) -> tuple[list[Fill], list[Fill]]:
+    """Those to run now, and those that wait for them since they share more than is known.
+
+    In the order of their keys, no context shares more with an earlier one than with the one before it.
+    """
+    now: list[Fill] = []
+    later: list[Fill] = []
+    for fill in sorted(groups, key=lambda fill: fill.rows[0].key):
+        shared = common(fill.rows[0].key, now[-1].rows[0].key) if now else 0
+        (later if shared > fill.known + WORTH_TOKENS else now).append(fill)
+    return now, later
+
+
+def chunks(groups: Sequence[Fill], prefill_tokens: int) -> list[list[Fill]]:
+    """Contexts of similar length that fit into one call, padding included; at least one in each."""
+    made: list[list[Fill]] = []
+    width = 0
+    for fill in sorted(groups, key=lambda fill: (fill.known, fill.new)):
+        width = max(width, fill.rows[0].context)
+        if not made or (len(made[-1]) + 1) * width > prefill_tokens:
+            made.append([])
+            width = fill.rows[0].context
+        made[-1].append(fill)
+    return made
+
+
+def run(loaded: LoadedModel, slots: Slots, chunk: Sequence[Fill], first: int, features: list[ViewFeatures]) -> Tensor:
+    """One forward over the new tokens of a chunk, into the slots from ``first`` on, a slot for each context.
+
+    Padding stands behind the new tokens; what it writes goes to the last column, which belongs to no row.
+    Returns: logits [contexts, V] after each context.
+    """
+    device = loaded.device
+    width = max(fill.new for fill in chunk)
+    ids = torch.full((len(chunk), width), loaded.pad_id, dtype=torch.long)
+    pos = torch.zeros(3, len(chunk), width, dtype=torch.long)
+    for number, fill in enumerate(chunk):
+        row = fill.rows[0]
+        ids[number, : fill.new] = torch.tensor(row.request.token_ids[fill.known :])
+        pos[:, number, : fill.new] = torch.as_tensor(row.where[:, fill.known :])
+        if isinstance(fill.source, Kept):
+            slots.write(first + number, fill.source.content[:, :, : fill.known])
+        elif isinstance(fill.source, Row):
+            slots.copy(fill.source.slot, first + number, fill.known)
+    known = torch.tensor([fill.known for fill in chunk], device=device)[:, None]
+    new = torch.tensor([fill.new for fill in chunk], device=device)[:, None]
+    step = torch.arange(width, device=device)[None]
+    columns = torch.where(step < new, known + step, slots.data.shape[3] - 1)
+    mask, window = None, width
+    if any(fill.known for fill in chunk):
+        window = max(fill.rows[0].context for fill in chunk)
+        seen = torch.arange(window, device=device) <= torch.minimum(known + step, known + new - 1)[:, :, None]
+        mask = additive(seen[:, None], slots.data.dtype)
+    cache = slots.cache(first, columns, window)
+    return forward_step(loaded, ids.to(device), pos.to(device), mask, cache, features, columns=(new - 1).squeeze(1))
+
+
+def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mask to add to attention scores: 0 where seen, -inf elsewhere. It is made once for all layers."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))

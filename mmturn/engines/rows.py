@@ -1,0 +1,94 @@
+"""Requests on their way through the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmturn.engines.kv import encode
+from mmturn.engines.sampling import RowSampler
+from mmturn.families.forward import positions
+from mmturn.models.load import LoadedModel
+from mmturn.types import Request, View
+
+
+@dataclass(eq=False)
+class Row:
+    """One request, from when it joins until it leaves its slot.
+
+    In a slot it has at least one sampled token, and the last of them has not been run yet.
+    """
+
+    request: Request
+    key: bytes
+    """The context, its placeholders told apart by what they show."""
+    starts: tuple[int, ...]
+    """Where each view's placeholders begin."""
+    where: NDArray[np.int64]
+    """[3, tokens of the context] rotary positions."""
+    position: int
+    """Rotary position of the first new token."""
+    sampler: RowSampler
+    slot: int = -1
+    """-1 before it has one."""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    error: str | None = None
+    ended: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    decode_from_s: float = 0.0
+    """Where the engine's sum of decoding shares stood when it joined."""
+
+    @property
+    def context(self) -> int:
+        """Tokens of the context."""
+        return len(self.request.token_ids)
+
+    @property
+    def length(self) -> int:
+        """Columns filled: the context and all sampled tokens but the last."""
+        return self.context + max(len(self.token_ids) - 1, 0)
+
+    @property
+    def columns(self) -> int:
+        """Columns that it may come to need, with one behind them for what padding writes."""
+        return self.context + self.request.sampling.max_new_tokens
+
+    def take(self, token_id: int, logprob: float, end_ids: Collection[int]) -> None:
+        """Append a sampled token."""
+        if not math.isfinite(logprob):
+            self.error = self.error or "EngineError: the model's logits are not finite; its weights may be broken"
+        self.token_ids.append(token_id)
+        self.logprobs.append(logprob)
+        limit = self.request.sampling.max_new_tokens
+        self.ended = self.error is not None or token_id in end_ids or len(self.token_ids) == limit
+
+
+class RowMaker:
+    """Makes rows of requests; numbers views, so that contexts can be compared as bytes."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self._numbers: dict[View, int] = {}
+
+    def make(self, request: Request, sampler: RowSampler) -> Row:
+        """Raises DataError where placeholders and views disagree."""
+        loaded, family = self.loaded, self.loaded.family
+        grids = [family.grid(view.size) for view in request.views]
+        where, end = positions(request.token_ids, loaded.image_token_id, grids, family.merge_size)
+        ids = np.asarray(request.token_ids, dtype=np.int32)
+        holders = np.flatnonzero(ids == loaded.image_token_id)
+        counts = [family.image_tokens(view.size) for view in request.views]
+        numbers = [-1 - self._numbers.setdefault(view, len(self._numbers)) for view in request.views]
+        ids[holders] = np.repeat(np.asarray(numbers, dtype=np.int32), counts)
+        first = np.cumsum([0, *counts])[:-1]
+        starts = tuple(int(holders[at]) if at < len(holders) else len(ids) for at in first)
+        return Row(request, encode(ids), starts, where, end, sampler)
+
+    def clear(self) -> None:
+        """Forget the numbers: no context of before is compared any more."""
+        self._numbers.clear()
