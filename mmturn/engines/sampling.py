@@ -12,6 +12,7 @@ from torch import Tensor
 from mmturn.types import Sampling
 
 _BLOCK = 1024
+_TILE = 1 << 18
 
 
 class RowSampler:
@@ -57,16 +58,15 @@ class Scores:
 
     logits: Tensor
     """[R, V] float32."""
-    weights: Tensor
-    """[R, V] float32, exp(logits - their largest)."""
+    largest: Tensor
+    """[R, 1] float32, of the logits."""
     blocks: Tensor
-    """[R, ceil(V / 1024)] float64, cumulative weights at the end of each block."""
-    log_total: Tensor
-    """[R] float64, logarithm of the summed exponentials."""
+    """[R, ceil(V / 1024)] float64, cumulative weights exp(logits - largest) at the end of each block."""
 
     def logprobs(self, token_ids: Tensor) -> Tensor:
         """[R] float64 of one token per row."""
-        return self.logits.gather(1, token_ids[:, None]).squeeze(1).double() - self.log_total
+        own = self.logits.gather(1, token_ids[:, None]) - self.largest
+        return (own.double() - self.blocks[:, -1:].log()).squeeze(1)
 
 
 def warp(logits: Tensor, how: Warp, banned: Tensor) -> Scores:
@@ -81,17 +81,20 @@ def warp(logits: Tensor, how: Warp, banned: Tensor) -> Scores:
         scaled = scaled.div_(how.temperature)
     if banned.numel():
         scaled = scaled.index_fill_(1, banned, float("-inf"))
-    largest = scaled.amax(-1, keepdim=True)
-    weights = (scaled - largest).exp_()
-    blocks = _blocks(weights)
-    return Scores(scaled, weights, blocks, blocks[:, -1].log() + largest.squeeze(1))
+    # A few rows at a time: what is exponentiated stays in the processor's cache and takes no memory of its own.
+    rows = max(_TILE // scaled.shape[1], 1) if scaled.device.type == "cpu" else len(scaled)
+    largest, sums = [], []
+    for part in scaled.split(rows):
+        largest.append(part.amax(-1, keepdim=True))
+        sums.append(_sums((part - largest[-1]).exp_()))
+    return Scores(scaled, torch.cat(largest), torch.cat(sums).double().cumsum(-1))
 
 
 def draw(scores: Scores, uniform: Tensor, how: Warp) -> Tensor:
     """Next tokens by inverting the cumulative distribution: over blocks, then within the block that was found.
 
-    Both sums are in float64, so that a token's share of the unit interval is its probability up to the rounding of the
-    float32 exponentials.
+    Both are summed up in float64, so that a token's share of the unit interval is its probability up to the rounding
+    of float32 exponentials.
 
     Args:
         scores: of ``warp``.
@@ -99,27 +102,28 @@ def draw(scores: Scores, uniform: Tensor, how: Warp) -> Tensor:
     Returns: [R] token ids, never one of probability 0. A row whose logits are not finite gets any token, and its
         log-prob is not finite either.
     """
-    weights, blocks = scores.weights, scores.blocks
+    logits, largest, blocks = scores.logits, scores.largest, scores.blocks
     if how.top_p is not None:
-        weights = _nucleus(weights, how.top_p)
-        blocks = _blocks(weights)
+        logits = _nucleus(logits, how.top_p)
+        blocks = _sums((logits - largest).exp_()).double().cumsum(-1)
+    size = logits.shape[1]
     target = uniform[:, None] * blocks[:, -1:]
     block = _first_above(blocks, target)
     before = torch.where(block > 0, blocks.gather(1, (block - 1).clamp_(min=0)), 0.0)
-    columns = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
-    inside = weights.gather(1, columns.clamp(max=weights.shape[1] - 1)).double()
-    inside = inside.masked_fill_(columns >= weights.shape[1], 0.0).cumsum(-1)
-    sampled = (block * _BLOCK + _first_above(inside, target - before)).clamp_(max=weights.shape[1] - 1).squeeze(1)
+    columns = block * _BLOCK + torch.arange(min(_BLOCK, size), device=logits.device)
+    inside = (logits.gather(1, columns.clamp(max=size - 1)) - largest).exp_().double()
+    inside = inside.masked_fill_(columns >= size, 0.0).cumsum(-1)
+    sampled = (block * _BLOCK + _first_above(inside, target - before)).clamp_(max=size - 1).squeeze(1)
     return sampled if how.greedy is None else torch.where(how.greedy, scores.logits.argmax(-1), sampled)
 
 
-def _blocks(weights: Tensor) -> Tensor:
-    """Cumulative weights at the end of each block, [R, ceil(V / 1024)] float64."""
+def _sums(weights: Tensor) -> Tensor:
+    """[R, ceil(V / 1024)] sums of blocks."""
     whole = weights.shape[1] // _BLOCK * _BLOCK
     sums = weights[:, :whole].unflatten(1, (-1, _BLOCK)).sum(-1) if whole else weights[:, :0]
     if whole < weights.shape[1]:
         sums = torch.cat((sums, weights[:, whole:].sum(-1, keepdim=True)), 1)
-    return sums.double().cumsum(-1)
+    return sums
 
 
 def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
@@ -129,9 +133,9 @@ def _first_above(cumulative: Tensor, target: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True).minimum(last).clamp_(max=cumulative.shape[1] - 1)
 
 
-def _nucleus(weights: Tensor, top_p: Tensor) -> Tensor:
-    """Weights of the smallest sets of tokens that hold ``top_p`` of the total, 0 elsewhere."""
-    ordered, order = weights.double().sort(-1, descending=True)
-    total = ordered.cumsum(-1)
-    kept = ordered.masked_fill((total - ordered) / total[:, -1:] >= top_p, 0.0)
-    return torch.zeros_like(weights).scatter(-1, order, kept.float())
+def _nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
+    """Logits of the smallest sets of tokens that hold ``top_p`` of the probability, -inf elsewhere."""
+    ordered, order = logits.sort(-1, descending=True)
+    probs = ordered.double().softmax(-1)
+    left = ordered.masked_fill(probs.cumsum(-1) - probs >= top_p, float("-inf"))
+    return torch.empty_like(logits).scatter_(-1, order, left)

@@ -16,8 +16,8 @@ from mmturn.types import Sampling
 NONE = torch.empty(0, dtype=torch.long)
 
 
-def how_of(temperature, top_p=(1.0,)):
-    samplings = [Sampling(1, t, p) for t, p in zip(temperature, top_p * len(temperature), strict=False)]
+def how_of(temperature, top_p=None):
+    samplings = [Sampling(1, t, p) for t, p in zip(temperature, top_p or [1.0] * len(temperature), strict=True)]
     return Warp.of(samplings, torch.device("cpu"))
 
 
@@ -25,11 +25,13 @@ def warp(logits, temperature, banned):
     """Log-probs of all tokens."""
     how = how_of(temperature.tolist())
     scores = sampling.warp(logits.clone(), how, banned)
-    return (scores.logits.double() - scores.log_total[:, None]).float()
+    return torch.stack(
+        [scores.logprobs(torch.full((len(logits),), token)) for token in range(logits.shape[1])], 1
+    ).float()
 
 
 def draw(logprobs, uniform, temperature, top_p):
-    how = how_of(temperature.tolist(), tuple(top_p.tolist()))
+    how = how_of(temperature.tolist(), top_p.tolist())
     plain = Warp(None, how.greedy, how.top_p)
     return sampling.draw(sampling.warp(logprobs.clone(), plain, NONE), uniform, plain)
 
@@ -121,3 +123,39 @@ def test_a_request_has_its_own_stream_of_numbers():
     assert np.array_equal(RowSampler(7, 8).numbers[:5], RowSampler(7, 5).numbers), "a longer limit changes nothing"
     assert not np.array_equal(RowSampler(7, 5).numbers, RowSampler(8, 5).numbers)
     assert RowSampler(2**63 - 1, 3).numbers.max() < 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 1023, 1024, 1025, 5000, 300_001])
+def test_blocks_give_what_one_long_sum_gives(size):
+    """Against plain inversion in float64; a number within rounding of a boundary may fall on either side."""
+    dice = torch.Generator().manual_seed(size)
+    rows = 6
+    logits = torch.randn(rows, size, generator=dice) * 3
+    banned = torch.arange(0, size, 5)[1:]
+    uniform = torch.rand(rows, generator=dice, dtype=torch.float64)
+    how = how_of([1.0, 0.7, 2.0, 0.0, 1.0, 1.3])
+    scores = sampling.warp(logits.clone(), how, banned)
+    found = sampling.draw(scores, uniform, how)
+    scale = torch.tensor([1.0, 0.7, 2.0, 1.0, 1.0, 1.3])[:, None]
+    exact = (logits / scale).index_fill(1, banned, -math.inf).double().log_softmax(-1)
+    assert torch.allclose(scores.logprobs(found), exact.gather(1, found[:, None]).squeeze(1), atol=1e-5)
+    total = exact.exp().cumsum(-1)
+    for row in range(rows):
+        token = int(found[row])
+        if row == 3:
+            assert token == int(exact[row].argmax())
+            continue
+        low = float(total[row, token - 1]) if token else 0.0
+        assert low - 1e-6 <= float(uniform[row]) <= float(total[row, token]) + 1e-6
+        assert token not in banned.tolist()
+
+
+def test_logits_that_are_not_finite_give_log_probs_that_are_not():
+    logits = torch.randn(3, 2000)
+    logits[1, 1500] = math.nan
+    logits[2, 3] = math.inf
+    how = how_of([1.0, 1.0, 1.0])
+    scores = sampling.warp(logits, how, NONE)
+    found = sampling.draw(scores, torch.full((3,), 0.5, dtype=torch.float64), how)
+    assert [math.isfinite(value) for value in scores.logprobs(found).tolist()] == [True, False, False]
+    assert ((found >= 0) & (found < 2000)).all()
