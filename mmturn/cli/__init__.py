@@ -23,11 +23,17 @@ for _module in ("start", "training", "looking", "project"):
 
 
 def main() -> None:
-    """Entry point. An error that mmturn raises on purpose is one line on stderr and exit status 2."""
+    """Entry point. An error that mmturn raises on purpose, and a file or folder that cannot be written, is one line
+    on stderr and exit status 2."""
     try:
         app()
     except MmturnError as error:
         print(f"mmturn: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None:  # no file of the user's: a fault of ours, to be seen whole
+            raise
+        print(f"mmturn: {type(error).__name__}: {error.filename}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("mmturn: interrupted", file=sys.stderr)

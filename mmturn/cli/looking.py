@@ -61,8 +61,8 @@ def view(
         Path | None, typer.Option("--out", "-o", help="The page to write (default: view.html beside it).")
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve it on loopback until interrupted.")] = False,
-    port: Annotated[int, typer.Option(help="Port to serve on; 0 picks a free one.")] = 0,
-    limit: Annotated[int, typer.Option(help="Show the last this many trajectories.")] = 400,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve on; 0 picks a free one.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Show the last this many trajectories.")] = 400,
 ) -> None:
     """Write a page of trajectories that opens with a double click."""
     from mmturn.jobs.looking import trajectories_of

@@ -95,8 +95,8 @@ def rollout(
     set_: SetOption = None,
     seed: SeedOption = None,
     out: OutOption = None,
-    group_size: Annotated[int, typer.Option(help="Trajectories per task.")] = 1,
-    limit: Annotated[int, typer.Option(help="First this many tasks; 0: all.")] = 0,
+    group_size: Annotated[int, typer.Option(min=1, help="Trajectories per task.")] = 1,
+    limit: Annotated[int, typer.Option(min=0, help="First this many tasks; 0: all.")] = 0,
     oracle: Annotated[bool, typer.Option(help="Let a script look at the gold boxes instead of the model.")] = False,
 ) -> None:
     """Run episodes and store the trajectories, graded."""
@@ -134,7 +134,7 @@ def evaluate(
     set_: SetOption = None,
     seed: SeedOption = None,
     out: OutOption = None,
-    limit: Annotated[int, typer.Option(help="First this many tasks; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="First this many tasks; 0: all.")] = 0,
     parity: Annotated[bool, typer.Option(help="vstar: keep the options in file order (gold is always A).")] = False,
     resume: Annotated[bool, typer.Option(help="Reuse samples that are there already.")] = True,
     smoke: SmokeOption = False,
@@ -168,7 +168,7 @@ def replay(
     model: ModelOption = None,
     set_: SetOption = None,
     tool: ToolOption = None,
-    limit: Annotated[int, typer.Option(help="First this many trajectories; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="First this many trajectories; 0: all.")] = 0,
     logprobs: Annotated[bool, typer.Option(help="Recompute log-probs with the model too.")] = True,
 ) -> None:
     """Carry stored actions out again, grade again, recompute log-probs; name the first divergence."""

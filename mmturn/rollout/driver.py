@@ -275,10 +275,9 @@ class Driver:
 def _storable(step: Step) -> Step | EnvError:
     """The step, unless it says something that no store can hold: found here, that costs this trajectory alone."""
     try:
-        encode(step.facts, Mapping[str, Any])
-        encode(step.answer, str | None)
+        encode(step, Step)
     except DataError as error:
-        return EnvError(f"the facts and answer of a step must be JSON values and a text: {error}")
+        return EnvError(f"a step holds what cannot be stored: {error}")
     return step
 
 

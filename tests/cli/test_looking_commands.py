@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -11,7 +13,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import mmturn.jobs.ask
-from mmturn.cli import app
+from mmturn.cli import app, main
 from mmturn.jobs.train import say_problems
 from mmturn.tasks.rows import RowProblem
 from mmturn.types import Action, Observation, StopReason, Task, Trajectory, Turn
@@ -37,3 +39,29 @@ def test_bad_rows_are_named_as_they_are() -> None:
     screen = io.StringIO()
     say_problems([RowProblem("[/red].jsonl:1", "there is no image file [/b].png", 1)], Console(file=screen, width=20))
     assert screen.getvalue() == "1 bad rows left out: [/red].jsonl:1: there is no image file [/b].png\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["view", "run", "--limit", "-1"], ["view", "run", "--port", "70000"], ["eval", "--limit", "-1"],
+        ["rollout", "--group-size", "0"], ["rollout", "--limit", "-1"], ["replay", "run", "--limit", "-1"],
+    ],
+)  # fmt: skip
+def test_counts_that_cannot_be_meant_are_usage_errors(command: list[str]) -> None:
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2 and "Invalid value" in result.output
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    tmp_path: Path, golden: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    folder = tmp_path / "taken"
+    folder.mkdir()
+    run = next(golden.rglob("trajectories*.jsonl"))
+    monkeypatch.setattr(sys, "argv", ["mmturn", "view", str(run), "--out", str(folder)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and "IsADirectoryError" in said[0] and str(tmp_path) in said[0]
