@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Tree:
     def branches(self) -> list[slice]:
         """Columns of each row's suffix."""
         ends = np.cumsum((self.start + self.prefix, *self.suffixes)).tolist()
-        return [slice(start, end) for start, end in zip(ends[:-1], ends[1:], strict=True)]
+        return [slice(start, end) for start, end in pairwise(ends)]
 
 
 @dataclass(frozen=True, slots=True)

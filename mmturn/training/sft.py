@@ -70,7 +70,7 @@ def train(parts: SftParts) -> Path:
             lr = learning_rate(setup.training, update, total)
             values = {"sft/lr": lr, "sft/epoch": source.epochs, "sft/dropped": float(len(problems))}
             with run.clock("update"):
-                metrics = {} if outage else setup.updater.update(pieces, objective, filler=filler, lr=lr)
+                metrics = {} if outage else setup.updater.update(pieces, objective, filler=filler, lr=lr, images=images)
             if parts.publish is not None:
                 parts.publish(update)
             values |= {f"sft/{key}": value for key, value in metrics.items()}
