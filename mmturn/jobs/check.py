@@ -46,7 +46,7 @@ def check_rows(
 ) -> Checked:
     """Try every row of a task file, or every sample of a folder in V*'s layout, with the recipe's rewards.
 
-    Raises DataError where the file cannot be read at all, ConfigError for a wrong reward.
+    Raises DataError where the file cannot be read at all or holds no row, ConfigError for a wrong reward.
     """
     rubric = rubric_of(recipe.reward, allow_code)
     numbered: list[tuple[int | None, Task]] = []
@@ -56,6 +56,8 @@ def check_rows(
     else:
         rows, problems = scan_tasks(path)
         numbered += rows
+    if not numbered and not problems:
+        raise DataError(f"{path} holds no rows; each line must be an object with image, question and answer")
     store = ImageStore(decoded_bytes=1 << 26, view_bytes=1 << 20)
     good: list[Task] = []
     sizes: dict[str, Size] = {}

@@ -79,6 +79,9 @@ def test_check_of_bad_rows_alone_and_of_nothing(tmp_path: Path) -> None:
     assert code == 1 and "2 rows: 0 good, 2 bad" in out
     with pytest.raises(DataError, match="cannot be read"):
         invoke("check", str(tmp_path / "nothing.jsonl"))
+    (tmp_path / "empty.jsonl").write_text("\n", encoding="utf-8")
+    with pytest.raises(DataError, match="holds no rows"):
+        invoke("check", str(tmp_path / "empty.jsonl"))
 
 
 def test_check_runs_ones_own_reward(tmp_path: Path) -> None:
