@@ -105,7 +105,7 @@ class HFEngine:
     def free(self) -> None:
         """Give back the memory of keys and values; requests under way begin again."""
         self._waiting[:0] = [row.request for row in self._places.rows]
-        self._batch = None
+        self._batch, self._hold = None, False
         self._places.clear()
 
     def close(self) -> None:
@@ -150,14 +150,18 @@ class HFEngine:
         """Place as many of those that wait as there is room for: first those that go on, whose contexts are kept."""
         self._since_join = 0
         picked = self._places.pick(sorted(self._waiting, key=lambda request: request.turn == 0))
-        self._waiting = [request for request in self._waiting if request not in picked]
+        if not picked:
+            return
+        taken = {id(request) for request in picked}
+        self._waiting = [request for request in self._waiting if id(request) not in taken]
         rows = []
         for request in picked:
             try:
                 rows.append(self._maker.make(request, self._sampler(request)))
             except Exception as error:  # whatever makes no sense in one request
                 self._fail(request, f"{type(error).__name__}: {error}")
-        self._place(rows)
+        if rows:
+            self._place(rows)
         self._batch = None
         self._leave()
 
@@ -326,12 +330,14 @@ def _evaluating(loaded: LoadedModel) -> Iterator[None]:
     """Evaluation mode, and an attention that takes prepared masks; as before afterwards."""
     model, config = loaded.model, loaded.base.model.language_model.config
     training, attention = model.training, config._attn_implementation
-    model.eval()
+    if training:
+        model.eval()
     if attention not in ("sdpa", "eager"):
         config._attn_implementation = "sdpa"
     try:
         yield
     finally:
-        model.train(training)
+        if training:
+            model.train()
         if config._attn_implementation != attention:
             config._attn_implementation = attention

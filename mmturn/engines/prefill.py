@@ -19,6 +19,9 @@ WORTH_TOKENS = 16
 """A beginning that contexts share is run first, for all of them, if it is longer than this."""
 
 
+_PADDING = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Fill:
     """Rows of one context, and from where its beginning is known."""
@@ -68,14 +71,15 @@ def apart(groups: Sequence[Fill]) -> tuple[list[Fill], list[Fill]]:
 
 
 def chunks(groups: Sequence[Fill], prefill_tokens: int) -> list[list[Fill]]:
-    """Contexts of similar length that fit into one call, padding included; at least one in each."""
+    """Contexts with about as many new tokens that fit into one call, padding included; at least one in each."""
     made: list[list[Fill]] = []
-    width = 0
-    for fill in sorted(groups, key=lambda fill: (fill.known, fill.new)):
-        width = max(width, fill.rows[0].context)
-        if not made or (len(made[-1]) + 1) * width > prefill_tokens:
+    width = new = real = 0
+    for fill in sorted(groups, key=lambda fill: (fill.known > 0, fill.new)):
+        width, new, real = max(width, fill.rows[0].context), max(new, fill.new), real + fill.new
+        count = len(made[-1]) + 1 if made else 0
+        if not count or count * width > prefill_tokens or count * new - real > max(real // 4, _PADDING):
             made.append([])
-            width = fill.rows[0].context
+            width, new, real = fill.rows[0].context, fill.new, fill.new
         made[-1].append(fill)
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,8 +126,10 @@ def near_misses(alone, found):
     return near
 
 
-@pytest.mark.parametrize("cache_bytes", [1 << 30, 200_000, 0])
-@pytest.mark.parametrize("max_batch", [1, 3, 8, 64])
+@pytest.mark.parametrize(
+    ("max_batch", "cache_bytes"),
+    [(1, 1 << 30), (1, 200_000), (3, 1 << 30), (3, 0), (8, 1 << 30), (8, 200_000), (64, 1 << 30), (64, 200_000)],
+)
 def test_slots_change_no_sample(policy, views, alone, max_batch, cache_bytes):
     assert {completion.finish for completion in alone.values()} >= {"length"}
     assert len({len(completion.token_ids) for completion in alone.values()}) > 5
@@ -329,6 +332,36 @@ def test_memory_that_runs_out_makes_newcomers_wait(policy, monkeypatch):
     while not engine.idle:
         order += [(completion.request_id, completion.finish) for completion in engine.collect()]
     assert order[0] == ("first", "length") and len(order) == 4 and {finish for _, finish in order} == {"length"}
+
+
+@pytest.mark.parametrize("attention", ["eager", "flash_attention_2"])
+def test_any_attention_gives_the_same_samples_and_comes_back(policy, attention):
+    """Prepared masks are for sdpa and eager attention; what the trainer uses is left as it was."""
+    request = opening(policy, "r", "Word.", tokens=9)
+    config = policy.loaded.base.model.language_model.config
+    found = []
+    for name in ("sdpa", attention):
+        config._attn_implementation = name
+        try:
+            engine = engine_of(policy)
+            engine.submit(request)
+            found += engine.collect()
+            assert config._attn_implementation == name
+        finally:
+            config._attn_implementation = "sdpa"
+    assert found[0].token_ids == found[1].token_ids
+
+
+def test_contexts_of_about_one_length_are_run_together():
+    def fill(new, known=0):
+        row = SimpleNamespace(context=known + new)
+        return prefill.Fill([row], known, None)
+
+    sizes = lambda made: [[part.new for part in chunk] for chunk in made]  # noqa: E731
+    assert sizes(prefill.chunks([fill(9), fill(300), fill(10), fill(290)], 10_000)) == [[9, 10], [290, 300]]
+    assert sizes(prefill.chunks([fill(20, 500), fill(25, 30), fill(22, 100)], 10_000)) == [[20, 22, 25]]
+    assert sizes(prefill.chunks([fill(100)] * 5, 250)) == [[100, 100], [100, 100], [100]]
+    assert sizes(prefill.chunks([fill(100)], 1)) == [[100]]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
