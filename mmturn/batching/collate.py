@@ -128,9 +128,7 @@ def collate(
         for view in row.views:
             unique.setdefault(view, len(unique))
     known = all(row.logprobs is not None for row in rows)
-    patches, grids = torch.zeros(0, 3 * family.patch_size**2, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int64)
-    if unique and store is not None:
-        patches, grids = collate_images(unique, family, store)
+    patches, grids = collate_images(unique, family, store)
     image_index = tuple(tuple(unique[view] for view in row.views) for row in rows)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
@@ -174,13 +172,15 @@ def _positions(row: Row, family: Family, image_token_id: int) -> NDArray[np.int6
 
 
 def collate_images(views: Collection[View], family: Family, store: PixelSource | None) -> tuple[Tensor, Tensor]:
-    """Patches (as bytes: an eighth of the tower's float32 input) and grids [N, 3] of views, one after the other.
-
-    Without any view, one blank image of a single token, so that a tower has something to run on.
-    """
+    """Patches (as bytes: an eighth of the tower's float32 input) and grids [N, 3] of views, one after the other."""
     if not views or store is None:
-        merge = family.merge_size
-        patches = torch.zeros(merge**2, 3 * family.patch_size**2, dtype=torch.uint8)
-        return patches, torch.tensor([[1, merge, merge]])
+        return torch.zeros(0, 3 * family.patch_size**2, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int64)
     patches = torch.cat([patchify(store.pixels(view), family) for view in views])
     return patches, torch.tensor([family.grid(view.size) for view in views])
+
+
+def blank_image(family: Family) -> tuple[Tensor, Tensor]:
+    """Patches and grid of a black image of one token, where a tower needs something to run on."""
+    merge = family.merge_size
+    patches = torch.zeros(merge**2, 3 * family.patch_size**2, dtype=torch.uint8)
+    return patches, torch.tensor([[1, merge, merge]])

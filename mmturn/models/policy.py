@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmturn.batching.collate import Batch, collate_images
+from mmturn.batching.collate import Batch, blank_image
 from mmturn.errors import ConfigError
 from mmturn.models import tree_attention
 from mmturn.models.load import LoadedModel, base_model
@@ -123,7 +123,7 @@ class PolicyModule(nn.Module):
         """Features of the unique views; without any, a zero that has been through the tower."""
         patches, grids = batch.patches, batch.grids
         if not len(grids):
-            patches, grids = (blank.to(batch.device) for blank in collate_images((), self.family, None))
+            patches, grids = (blank.to(batch.device) for blank in blank_image(self.family))
         features = self.encode(patches, grids)
         if len(batch.grids):
             return features, None

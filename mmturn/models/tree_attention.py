@@ -122,8 +122,8 @@ def side_by_side(query: Tensor, key: Tensor, value: Tensor, trees: Sequence[Tree
     for tree in trees:
         prefix = slice(tree.start, tree.start + tree.prefix)
         if tree.prefix:
-            own = (tensor[:, :, prefix] for tensor in (query, key, value))
-            outs.append(scaled_dot_product_attention(*own, is_causal=True, scale=scale))
+            first, keys, values = (tensor[:, :, prefix] for tensor in (query, key, value))
+            outs.append(scaled_dot_product_attention(first, keys, values, is_causal=True, scale=scale))
         for branch in tree.branches:
             if branch.stop == branch.start:
                 continue

@@ -73,10 +73,10 @@ class Feed:
     def batches(
         self, rows: Sequence[Row], training: TrainingConfig, advantages: Sequence[Sequence[float]] | None = None
     ) -> list[tuple[list[int], Batch]]:
-        """Rows cut into batches as the settings say, each with the indices of its rows; pictures are left to ``Images``."""
+        """Rows cut into batches as the settings say, with the indices of their rows; ``Images`` shows the pictures."""
         if training.layout == "padded":
             cuts = cut([len(row.token_ids) for row in rows], training.micro_batch_rows, training.micro_batch_tokens)
-            bins = [(indices, None) for indices in cuts]
+            bins: list[tuple[list[int], list[int] | None]] = [(indices, None) for indices in cuts]
         else:
             trees = cut_groups(rows, self.image_token_id, training.micro_batch_rows, training.micro_batch_tokens)
             bins = [(tree.rows, [len(group) for group in tree.groups]) for tree in trees]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mmturn.batching.collate import Batch, collate_images
+from mmturn.batching.collate import Batch, blank_image, collate_images
 from mmturn.models.features import FeatureCache
 from mmturn.models.step import ViewFeatures
 from mmturn.training.processes import Processes
@@ -128,7 +128,8 @@ class Images:
         return chunks
 
     def _pixels(self, views: Sequence[View]) -> tuple[Tensor, Tensor]:
-        patches, grids = collate_images(views, self.policy.family, self.store)
+        family = self.policy.family
+        patches, grids = collate_images(views, family, self.store) if views else blank_image(family)
         device = self.processes.device
         return patches.to(device, non_blocking=True), grids.to(device, non_blocking=True)
 

@@ -67,9 +67,9 @@ class Bin:
 def cut_groups(rows: Sequence[Row], image_token_id: int, max_rows: int, max_tokens: int = 0) -> list[Bin]:
     """Rows by micro-batch, those of one group together: their common beginning is computed once.
 
-    The largest trees are placed first, each where it fits first. ``max_tokens``: most packed tokens of a micro-batch; 0
-    sets no limit. A group that is too large is cut, and its beginning repeated; a longer row goes alone. The cut depends
-    on the rows alone.
+    The largest trees are placed first, each where it fits first. ``max_tokens``: most packed tokens of a micro-batch;
+    0 sets no limit. A group that is too large is cut, and its beginning repeated; a longer row goes alone. The cut
+    depends on the rows alone.
     """
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
