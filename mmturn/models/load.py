@@ -28,6 +28,7 @@ from mmturn.families.spec import Family
 from mmturn.models import tree_attention
 from mmturn.models.files import check_weight_files, model_folder
 from mmturn.models.head import ScoringHead
+from mmturn.models.kernels import quicken
 from mmturn.models.settings import LoraSettings, ModelConfig
 from mmturn.rendering.tokenizer import load_tokenizer
 
@@ -128,6 +129,7 @@ def load_model(
         )
     model.generation_config = GenerationConfig()
     ScoringHead.of(model.lm_head)
+    quicken(model)
     if attention == "sdpa":
         model.set_attn_implementation({"text_config": tree_attention.NAME})
     if freeze_vision:
@@ -260,12 +262,13 @@ def _inherited_generation(folder: Path) -> dict[str, Any]:
 
 
 def _checkpoint_activations(model: PreTrainedModel) -> None:
-    """Recompute activations in the backward pass; the method's name changed within transformers 5."""
-    options = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable(options)
+    """Recompute the language model's activations in the backward pass; the method's name changed within
+    transformers 5. The tower's are not: the trainer holds them for a few images at a time."""
+    options, text = {"use_reentrant": False}, model.model.language_model
+    if hasattr(text, "activation_checkpointing_enable"):
+        text.activation_checkpointing_enable(options)
     else:
-        model.gradient_checkpointing_enable(options)
+        text.gradient_checkpointing_enable(options)
 
 
 def _with_adapters(model: PreTrainedModel, lora: LoraSettings) -> nn.Module:

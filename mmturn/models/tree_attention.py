@@ -25,8 +25,8 @@ from mmturn.batching.tree import Tree
 NAME = "mmturn_sdpa"
 """Name in transformers' registry. Without ``trees`` it is transformers' own sdpa."""
 
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+forward_of = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+backward_of = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 class Part(NamedTuple):
@@ -88,7 +88,9 @@ class _Merged(torch.autograd.Function):
         lse = query.new_full((query.shape[0], query.shape[2], query.shape[1]), float("-inf"), dtype=torch.float32)
         lse = lse.transpose(1, 2)  # the kernel's own layout
         for queries, keys, causal in parts:
-            found, weight = _forward(query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, causal, scale=scale)
+            found, weight = forward_of(
+                query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, causal, scale=scale
+            )
             if causal:  # the first part of these columns
                 out[:, :, queries], lse[:, :, queries] = found, weight
                 continue
@@ -107,7 +109,7 @@ class _Merged(torch.autograd.Function):
         totals = [torch.zeros_like(tensor, memory_format=torch.contiguous_format) for tensor in (query, key, value)]
         grad = grads[0]
         for queries, keys, causal in ctx.parts:
-            found = _backward(
+            found = backward_of(
                 grad[:, :, queries], query[:, :, queries], key[:, :, keys], value[:, :, keys],
                 out[:, :, queries], lse[:, :, queries], 0.0, causal, scale=ctx.scale,
             )  # fmt: skip

@@ -58,7 +58,7 @@ class Images:
         cache: FeatureCache,
         processes: Processes,
         *,
-        max_patches: int = 8192,
+        max_patches: int = 2048,
     ) -> None:
         """``cache``: features of the tower's present weights, an engine's too; ``max_patches``: in one call of it."""
         self.policy, self.store, self.cache, self.processes = policy, store, cache, processes

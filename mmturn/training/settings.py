@@ -67,7 +67,7 @@ class TrainingConfig:
     """Most rows in one forward pass."""
     micro_batch_tokens: int = 0
     """Most tokens in one forward pass, packed or with padding; 0 sets no limit. A longer row goes alone."""
-    image_patches: int = 8192
+    image_patches: int = 2048
     """Most patches that go through the vision tower together; a larger image goes alone. Its activations are held for
     these alone."""
     activation_checkpointing: bool = False
