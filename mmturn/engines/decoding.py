@@ -31,7 +31,7 @@ class Batch:
 
     def logits(self, loaded: LoadedModel, slots: Slots) -> Tensor:
         """Run the last tokens; returns logits [R, V]. Running them again changes nothing."""
-        width = min(-(-self.width // _WIDTH) * _WIDTH, slots.data.shape[3] - 1)
+        width = min(-(-self.width // _WIDTH) * _WIDTH, slots.columns - 1)
         columns = self.columns[:, None]
         seen = torch.arange(width, device=columns.device) <= columns
         mask = additive(seen[:, None, None], slots.data.dtype)

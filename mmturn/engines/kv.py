@@ -20,12 +20,12 @@ class Kept:
     key: bytes
     """Four bytes a token, see ``encode``."""
     content: Tensor
-    """[layers, 2, tokens, heads, head_dim]"""
+    """[layers, 2, heads, tokens, head_dim]"""
 
     @property
     def num_tokens(self) -> int:
         """Length of the kept context."""
-        return self.content.shape[2]
+        return self.content.shape[3]
 
     @property
     def num_bytes(self) -> int:

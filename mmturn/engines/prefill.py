@@ -99,13 +99,13 @@ def run(loaded: LoadedModel, slots: Slots, chunk: Sequence[Fill], first: int, fe
         ids[number, : fill.new] = torch.tensor(row.request.token_ids[fill.known :])
         pos[:, number, : fill.new] = torch.as_tensor(row.where[:, fill.known :])
         if isinstance(fill.source, Kept):
-            slots.write(first + number, fill.source.content[:, :, : fill.known])
+            slots.write(first + number, fill.source.content[:, :, :, : fill.known])
         elif isinstance(fill.source, Row):
             slots.copy(fill.source.slot, first + number, fill.known)
     known = torch.tensor([fill.known for fill in chunk], device=device)[:, None]
     new = torch.tensor([fill.new for fill in chunk], device=device)[:, None]
     step = torch.arange(width, device=device)[None]
-    columns = torch.where(step < new, known + step, slots.data.shape[3] - 1)
+    columns = torch.where(step < new, known + step, slots.columns - 1)
     mask, window = None, width
     if any(fill.known for fill in chunk):
         window = max(fill.rows[0].context for fill in chunk)

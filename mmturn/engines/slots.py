@@ -13,14 +13,14 @@ _ROWS = 4
 class Slots:
     """One buffer for all layers. Row i holds its context at columns 0 to its length; what is behind it is masked.
 
-    ``data`` is [layers, keys and values, rows, columns, heads, head_dim].
+    ``data`` is [layers, keys and values, rows, heads, columns, head_dim]: what a head reads lies together.
     """
 
     def __init__(self, shape: list[tuple[int, int, torch.dtype]], device: torch.device, max_rows: int) -> None:
         """``shape``: per layer (heads, head_dim, dtype), the same for all."""
         heads, head_dim, dtype = shape[0]
         self.max_rows = max_rows
-        self.data = torch.zeros(len(shape), 2, 0, 0, heads, head_dim, dtype=dtype, device=device)
+        self.data = torch.zeros(len(shape), 2, 0, heads, 0, head_dim, dtype=dtype, device=device)
         self.token_bytes = len(shape) * 2 * heads * head_dim * self.data.element_size()
         self._layers = [SlotLayer(self, number) for number in range(len(shape))]
         self._cache = Cache(layers=list(self._layers))
@@ -32,13 +32,18 @@ class Slots:
         """Memory of the buffer."""
         return self.data.numel() * self.data.element_size()
 
+    @property
+    def columns(self) -> int:
+        """Tokens that a row can hold."""
+        return self.data.shape[4]
+
     def rounded(self, rows: int, columns: int) -> tuple[int, int]:
         """The size that is allocated for so many rows and columns: steps, so that few joins allocate."""
         return min(-(-rows // _ROWS) * _ROWS, self.max_rows), -(-columns // _COLUMNS) * _COLUMNS
 
     def fit(self, rows: int, columns: int, used_rows: int, used_columns: int) -> None:
         """Make room, or give back most of what is not needed any more; the used part stays."""
-        have_rows, have_columns = self.data.shape[2:4]
+        have_rows, have_columns = self.data.shape[2], self.columns
         want_rows, want_columns = self.rounded(rows, columns)
         enough = rows <= have_rows and columns <= have_columns
         if not enough or have_rows * have_columns >= 4 * want_rows * want_columns:
@@ -46,22 +51,22 @@ class Slots:
 
     def allocate(self, rows: int, columns: int, used_rows: int = 0, used_columns: int = 0) -> None:
         """A new buffer with the used part of the old one."""
-        layers, two, _, _, heads, head_dim = self.data.shape
-        data = self.data.new_zeros(layers, two, rows, columns, heads, head_dim)
-        data[:, :, :used_rows, :used_columns] = self.data[:, :, :used_rows, :used_columns]
+        layers, two, _, heads, _, head_dim = self.data.shape
+        data = self.data.new_zeros(layers, two, rows, heads, columns, head_dim)
+        data[:, :, :used_rows, :, :used_columns] = self.data[:, :, :used_rows, :, :used_columns]
         self.data = data
 
     def read(self, row: int, length: int) -> Tensor:
-        """A copy of a row's first columns, [layers, 2, length, heads, head_dim]."""
-        return self.data[:, :, row, :length].clone()
+        """A copy of a row's first columns, [layers, 2, heads, length, head_dim]."""
+        return self.data[:, :, row, :, :length].clone()
 
     def write(self, row: int, content: Tensor) -> None:
         """Overwrite a row's first columns."""
-        self.data[:, :, row, : content.shape[2]] = content
+        self.data[:, :, row, :, : content.shape[3]] = content
 
     def copy(self, source: int, row: int, length: int) -> None:
         """Copy a row's first columns to another."""
-        self.data[:, :, row, :length] = self.data[:, :, source, :length]
+        self.data[:, :, row, :, :length] = self.data[:, :, source, :, :length]
 
     def wipe(self, row: int) -> None:
         """Zeros, after a row that is not finite: a masked NaN is still a NaN."""
@@ -70,8 +75,9 @@ class Slots:
     def cache(self, start: int, columns: Tensor, width: int) -> Cache:
         """For one forward over rows from ``start`` on, whose new tokens go to ``columns`` [R, S] and which attend to
         the first ``width`` columns."""
-        rows = torch.arange(start, start + columns.shape[0], device=columns.device)
-        self.index = (rows[:, None] * self.data.shape[3] + columns).flatten()
+        heads = self.data.shape[3]
+        rows = torch.arange(start * heads, (start + columns.shape[0]) * heads, device=columns.device)
+        self.index = (rows.view(-1, heads, 1) * self.columns + columns[:, None]).flatten()
         self.window = (start, start + columns.shape[0], width)
         return self._cache
 
@@ -91,10 +97,10 @@ class SlotLayer(DynamicLayer):
         slots = self._slots
         start, end, width = slots.window
         both = slots.data[self._number]
-        flat = both.flatten(1, 2)
-        flat[0].index_copy_(0, slots.index, key_states.transpose(1, 2).flatten(0, 1))
-        flat[1].index_copy_(0, slots.index, value_states.transpose(1, 2).flatten(0, 1))
-        keys, values = both[:, start:end, :width].transpose(2, 3).unbind(0)
+        flat = both.flatten(1, 3)
+        flat[0].index_copy_(0, slots.index, key_states.flatten(0, 2))
+        flat[1].index_copy_(0, slots.index, value_states.flatten(0, 2))
+        keys, values = both[:, start:end, :, :width].unbind(0)
         return keys, values
 
     def get_seq_length(self) -> int:

@@ -104,7 +104,8 @@ def train_policy(
     driver = policy.driver(engine)
 
     def roll(episodes: Sequence[Episode]) -> Iterable[Trajectory]:
-        return driver.run(episodes)
+        yield from driver.run(episodes)
+        engine.free()  # the update needs the room, and changes the weights
 
     def publish(version: int) -> None:
         # a view's features depend in their last bits on the batch they were encoded in, so a run that has to repeat

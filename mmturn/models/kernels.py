@@ -55,6 +55,8 @@ class RMSNorm(nn.Module):
         if not (_lean(hidden_states) and _lean(self.weight)):
             plain: Tensor = super().forward(hidden_states)
             return plain
+        if not torch.is_grad_enabled():
+            return functional.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
         out: Tensor = _RMSNorm.apply(hidden_states, self.weight, self.variance_epsilon)
         return out
 
@@ -108,7 +110,7 @@ class TextAttention(nn.Module):
         if hasattr(self, "q_norm"):
             query, key = self.q_norm(query), self.k_norm(key)
         cos, sin = (part[..., None, :] for part in position_embeddings)
-        query, key = (_Rotation.apply(part, cos, sin).transpose(1, 2) for part in (query, key))
+        query, key = (_rotated(part, cos, sin).transpose(1, 2) for part in (query, key))
         value = self.v_proj(hidden_states).view(shape).transpose(1, 2)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
@@ -126,6 +128,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, sign: float = 1.0) 
     torch.mul(first, cos[..., :half], out=out[..., :half]).addcmul_(second, to_first, value=-sign)
     torch.mul(second, cos[..., half:], out=out[..., half:]).addcmul_(first, to_second, value=sign)
     return out
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        out: Tensor = _Rotation.apply(x, cos, sin)
+        return out
+    return rotate(x, cos, sin, torch.empty_like(x))
 
 
 class _Rotation(torch.autograd.Function):
