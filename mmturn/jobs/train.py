@@ -120,7 +120,8 @@ def train_policy(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
         rubric=rubric_of(recipe.reward, allow_code), credit=Credit(recipe.credit, allow_code),
         feed=Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids), images=policy.store,
-        publish=publish, features=engine.features, reference=reference, on_update=on_update,
+        publish=publish, features=engine.features, counters=engine.take_counters, reference=reference,
+        on_update=on_update,
     )  # fmt: skip
     try:
         return train(parts)

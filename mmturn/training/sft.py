@@ -14,6 +14,7 @@ import numpy as np
 from mmturn.errors import CheckpointError, DataError
 from mmturn.losses.aggregate import Denominators, aggregate
 from mmturn.models.features import FeatureCache
+from mmturn.training.cost import update_cost, with_ratios
 from mmturn.training.feed import Feed
 from mmturn.training.images import images_of
 from mmturn.training.microbatches import MicroBatch
@@ -74,6 +75,9 @@ def train(parts: SftParts) -> Path:
             if parts.publish is not None:
                 parts.publish(update)
             values |= {f"sft/{key}": value for key, value in metrics.items()}
+            counters = {**setup.updater.take_counters(), **images.take_counters()}
+            cost = update_cost(counters, [] if outage else rows, parts.feed.image_token_id)
+            values |= with_ratios(cost.over(processes))
             if "loss" in metrics:
                 values["sft/perplexity"] = math.exp(min(metrics["loss"], 50))
             values = run.finish(update, values)
