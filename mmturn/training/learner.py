@@ -15,6 +15,7 @@ from mmturn.training.material import Sample, denominators_of, minibatches
 from mmturn.training.means import Means
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective
+from mmturn.training.price import Price
 from mmturn.training.reference import Reference
 from mmturn.training.schedules import learning_rate
 from mmturn.training.settings import RlConfig, TrainingConfig
@@ -32,16 +33,19 @@ class Learner:
         feed: Feed,
         images: Images,
         reference: Reference | None = None,
+        price: Price | None = None,
     ) -> None:
         if config.kl_coef and reference is None:
             raise ConfigError("rl.kl_coef is above 0: a reference policy is needed")
         self.updater, self.training, self.config, self.feed, self.images, self.reference = (
             updater, training, config, feed, images, reference,
         )  # fmt: skip
+        self.price = price
         self.filler = self._with_signals([feed.filler()])[0]
 
     def learn(self, samples: Sequence[Sample], update: int) -> dict[str, float]:
-        """All epochs and minibatches over this process's samples; ``policy/*`` metrics, averaged over the steps, and what it cost.
+        """All epochs and minibatches over this process's samples; ``policy/*`` metrics, averaged over the steps, and
+        ``stage/*`` and ``cost/*`` (see ``training.cost``).
 
         All processes must call it. A step over no sampled token at all is left out.
         """
@@ -71,7 +75,7 @@ class Learner:
     def _cost(self, samples: Sequence[Sample]) -> Means:
         rows = [sample.row for sample in samples if self._computed(sample)]
         counters = {**self.updater.take_counters(), **self.images.take_counters()}
-        return update_cost(counters, rows, self.feed.image_token_id, self.config.epochs_per_batch)
+        return update_cost(counters, rows, self.feed.image_token_id, self.price, self.config.epochs_per_batch)
 
     def _computed(self, sample: Sample) -> bool:
         return sample.has_signal or not self.config.skip_zero_advantage or self.config.kl_coef > 0

@@ -18,18 +18,20 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        start = self._now()
+        start = now_s(self._device)
         try:
             yield
         finally:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + self._now() - start
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + now_s(self._device) - start
 
     def take(self) -> dict[str, float]:
         """Seconds by stage since the last call."""
         taken, self._seconds = self._seconds, {}
         return taken
 
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+
+def now_s(device: torch.device) -> float:
+    """The time when all that was launched on a device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
