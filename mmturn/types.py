@@ -229,6 +229,8 @@ class Turn:
     facts: Mapping[str, Json] = field(default_factory=dict)
     """What the environment reported of the actions, e.g. ``{"crop": [x0, y0, x1, y1]}`` in source pixels."""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    """Its shares of the engine's stages; ``env``: from the completion to the outcome, ``work``: what of it (and of a
+    reset before) the environment worked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,16 @@ class Batch:
         """Where the tensors are."""
         return self.input_ids.device
 
+    @property
+    def columns(self) -> int:
+        """Tokens that go through the language model: packed, or with padding."""
+        return self.input_ids.numel() if self.packed is None else len(self.packed.row)
+
+    @property
+    def head_positions(self) -> int:
+        """Tokens that go through the head."""
+        return int(self.loss_mask[:, 1:].sum()) if self.packed is None else len(self.packed.before)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device; itself where it is there already."""
         moved: dict[str, Any] = {}

@@ -64,12 +64,13 @@ def view(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve on; 0 picks a free one.")] = 0,
     limit: Annotated[int, typer.Option(min=0, help="Show the last this many trajectories.")] = 400,
 ) -> None:
-    """Write a page of trajectories that opens with a double click."""
+    """Write a page of a run's trajectories, and where its time went; it opens with a double click."""
+    from mmturn.jobs.costs import run_costs
     from mmturn.jobs.looking import trajectories_of
     from mmturn.viewer import serve as serve_page
     from mmturn.viewer import view as write_view
 
-    page = write_view(trajectories_of(run), out, limit=limit)
+    page = write_view(trajectories_of(run), out, limit=limit, costs=run_costs(run))
     say(str(page))
     if serve:
         serve_page(page, port)

@@ -37,8 +37,9 @@ _JOIN_SHARE = 4
 
 COUNTERS = (
     "prefill_tokens", "prefill_unique", "decode_tokens", "images_encoded", "images_unique", "fanned_out", "evicted",
-    "slot_steps", "busy_slot_steps",
+    "slot_steps", "busy_slot_steps", "attended",
 )  # fmt: skip
+"""``attended``: columns that each unique token of prefills and each decoded one attended to, itself included."""
 STAGES = ("vision", "prefill", "decode")
 
 
@@ -252,6 +253,7 @@ class HFEngine:
         self._batch.advance(token_ids)
         self._since_join += 1
         self.counters["decode_tokens"] += len(rows)
+        self.counters["attended"] += sum(row.length for row in rows)
         self.counters["busy_slot_steps"] += len(rows)
         self.counters["slot_steps"] += self.config.max_batch
         elapsed = time.monotonic() - started

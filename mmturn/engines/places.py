@@ -69,7 +69,9 @@ class Places:
         for fill in chunk:
             first = fill.rows[0]
             counters["prefill_tokens"] += fill.new
-            counters["prefill_unique"] += first.context - self.seen.longest(first.key)[0]
+            unique = first.context - self.seen.longest(first.key)[0]
+            counters["prefill_unique"] += unique
+            counters["attended"] += unique * (2 * first.context - unique + 1) // 2
             counters["fanned_out"] += len(fill.rows) - 1
             self.seen.absorb(first.key, None)
             if isinstance(fill.source, Kept) and fill.source.num_tokens == fill.known:

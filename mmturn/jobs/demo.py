@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mmturn.evaluation.report import Comparison, EvalReport, compare
 from mmturn.evaluation.rows import read_rows
 from mmturn.jobs.bars import counting
 from mmturn.jobs.benchmarks import HELD_OUT_SEED, percent, with_interval
+from mmturn.jobs.costs import costs_of
 from mmturn.jobs.data import generated, tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.jobs.train import train_policy
@@ -25,7 +26,7 @@ from mmturn.recipe import Recipe, read_recipe
 from mmturn.store.trajectories import read_trajectories
 from mmturn.training.rl import UpdateReport
 from mmturn.types import Task
-from mmturn.viewer import Curve, RunReport, Section, Stage, StageSeconds, pair_up, write_report
+from mmturn.viewer import Curve, RunReport, Section, Stage, pair_up, write_report
 
 DEMO_COMMAND = "mmturn demo"
 HELD_OUT_TASKS = 256
@@ -46,6 +47,11 @@ class DemoPage:
     report: RunReport
     metrics: list[UpdateReport] = field(default_factory=list)
     written_s: float = 0.0
+
+    @property
+    def lines(self) -> list[Mapping[str, float]]:
+        """What the log says of each update."""
+        return [{"update": report.update, **report.metrics} for report in self.metrics]
 
     def begin(self, name: str) -> None:
         """A stage starts; the ones before it are done."""
@@ -68,7 +74,7 @@ class DemoPage:
             else stage
             for stage in self.report.stages
         ]
-        self.report = replace(self.report, stages=stages, curves=curves(self.metrics), seconds=seconds(self.metrics))
+        self.report = replace(self.report, stages=stages, curves=curves(self.metrics), costs=costs_of(self.lines))
         if time.monotonic() - self.written_s > REWRITE_EVERY_S:
             self.write(time.monotonic())
 
@@ -134,15 +140,6 @@ def curves(metrics: Sequence[UpdateReport]) -> list[Curve]:
         }
         found.append(Curve(title, {name: line for name, line in points.items() if line}, unit))  # type: ignore[arg-type]
     return [curve for curve in found if curve.lines]
-
-
-def seconds(metrics: Sequence[UpdateReport]) -> list[StageSeconds]:
-    """Where the time of each update went."""
-    rows = []
-    for report in metrics:
-        stages = {k.removeprefix("seconds/"): v for k, v in report.metrics.items() if k.startswith("seconds/")}
-        rows.append(StageSeconds(report.update, {k: v for k, v in stages.items() if v >= 0.001}))
-    return rows
 
 
 def _evaluate(recipe: Recipe, tasks: Sequence[Task], out: Path) -> EvalReport:
@@ -211,7 +208,7 @@ def _last_page(
     stages = [replace(stage, state="done", fraction=None) for stage in page.report.stages]
     report = replace(
         page.report, stages=stages, refresh_s=None, before=before.to_json(), after=after.to_json(),
-        comparison=comparison.to_json(), curves=curves(page.metrics), seconds=seconds(page.metrics),
+        comparison=comparison.to_json(), curves=curves(page.metrics), costs=costs_of(page.lines),
         facts={**page.report.facts, "took": f"{took:.0f} s"},
         sections=[Section("Before and after", pairs, "The same held-out tasks, the same seeds.", side_by_side="task")],
     )  # fmt: skip

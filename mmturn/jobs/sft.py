@@ -49,7 +49,11 @@ def sft_policy(
         evaluate=validator(policy, validation, out) if validation else None,
     )  # fmt: skip
     features = FeatureCache(recipe.engine.feature_bytes)
-    return train(SftParts(setup=setup, config=recipe.sft, rows=rows, feed=feed, features=features, on_update=on_update))
+    parts = SftParts(
+        setup=setup, config=recipe.sft, rows=rows, feed=feed, features=features, price=trainee.price(),
+        on_update=on_update,
+    )  # fmt: skip
+    return train(parts)
 
 
 def sft_rows(policy: Policy, feed: Feed, out: Path, processes: Processes) -> tuple[list[Row], list[str]]:

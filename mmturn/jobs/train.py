@@ -11,6 +11,7 @@ from rich.console import Console
 from mmturn.build import Policy, make_policy
 from mmturn.credit.assign import Credit
 from mmturn.errors import ConfigError
+from mmturn.families.shape import shape_of
 from mmturn.jobs.data import tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.models.policy import PolicyModule
@@ -21,6 +22,7 @@ from mmturn.schema import to_values
 from mmturn.tasks.rows import RowProblem
 from mmturn.tasks.sources import ShuffledSource
 from mmturn.training.feed import Feed
+from mmturn.training.price import Price, measured_peak
 from mmturn.training.processes import Processes, start_processes
 from mmturn.training.reference import Reference
 from mmturn.training.rl import RlParts, UpdateReport, train
@@ -36,6 +38,14 @@ class Trainee:
     policy: Policy
     module: PolicyModule
     processes: Processes
+
+    def price(self) -> Price:
+        """What its work costs, on this machine."""
+        loaded = self.policy.loaded
+        return Price(
+            shape_of(loaded.folder), loaded.family, measured_peak(loaded.device, loaded.kv_shape[0][2]),
+            adapters=self.policy.recipe.model.lora is not None, vision_frozen=self.module.vision_frozen,
+        )  # fmt: skip
 
 
 def open_trainee(recipe: Recipe, *, allow_code: bool = False) -> Trainee:
@@ -121,7 +131,8 @@ def train_policy(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
         rubric=rubric_of(recipe.reward, allow_code), credit=Credit(recipe.credit, allow_code),
         feed=Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids), images=policy.store,
-        publish=publish, features=engine.features, reference=reference, on_update=on_update,
+        publish=publish, features=engine.features, counters=engine.take_counters, price=trainee.price(),
+        reference=reference, on_update=on_update,
     )  # fmt: skip
     try:
         return train(parts)

@@ -138,12 +138,16 @@ class Driver:
         """Run environment work on the host, with its views made ready there too."""
 
         def with_views() -> Any:
-            result = work()
-            shown = result.observation if isinstance(result, Step) else result
-            if self.prepare is not None and isinstance(shown, Observation):
-                for view in shown.views:
-                    self.prepare(view)
-            return result
+            started = time.monotonic()
+            try:
+                result = work()
+                shown = result.observation if isinstance(result, Step) else result
+                if self.prepare is not None and isinstance(shown, Observation):
+                    for view in shown.views:
+                        self.prepare(view)
+                return result
+            finally:
+                running.worked_s += time.monotonic() - started
 
         running.step_started_s = time.monotonic()
         self.host.submit(running.episode.id, with_views)

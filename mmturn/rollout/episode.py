@@ -37,6 +37,8 @@ class Running:
     facts: dict[str, Json] = field(default_factory=dict)
     started_s: float = field(default_factory=time.monotonic)
     step_started_s: float = 0.0
+    worked_s: float = 0.0
+    """How long the environment has worked since the last turn was recorded, its reset included."""
 
     def record(self, closing: tuple[int, ...], error: str | None, facts: Mapping[str, Json]) -> Turn:
         """Append the turn that the pending completion made; ``closing`` are template ids that end a cut completion."""
@@ -57,9 +59,14 @@ class Running:
             finish=completion.finish,
             policy_version=completion.policy_version,
             facts=facts,
-            seconds={**completion.seconds, "env": round(time.monotonic() - self.step_started_s, 6)},
+            seconds={
+                **completion.seconds,
+                "env": round(time.monotonic() - self.step_started_s, 6),
+                "work": round(self.worked_s, 6),
+            },
         )
         self.turns.append(turn)
+        self.worked_s = 0.0
         self.completion, self.actions = None, ()
         return turn
 

@@ -65,14 +65,19 @@ class Images:
         self.max_patches, self.trainable = max_patches, not policy.vision_frozen
         self._shown: dict[View, ViewFeatures] = {}
         self._chunks: list[list[View]] = []
+        self._seen: set[View] = set()
         self.encoded = 0
-        """Images that went through the tower so far, for features or for gradients."""
+        """Images that went through the tower, for features or for gradients, since ``take_counters``."""
+        self.unique = 0
+        """How many of them had to: each image once per step that learns from it; once at all where the tower is
+        frozen, and not where its features were known."""
 
     def begin(self, batches: Sequence[Batch], *, learn: bool = False) -> None:
         """Have the features of all views of some batches ready; with ``learn`` such that gradients reach them."""
         views = list(dict.fromkeys(view for batch in batches for view in batch.views))
         known = {view: found for view in views if (found := self.cache.get(view)) is not None}
-        missing = self._cut([view for view in views if view not in known])
+        new = set(views) - known.keys()
+        missing = self._cut([view for view in views if view in new])
         for index in range(self.processes.maximum(len(missing))):
             patches, grids = self._pixels(missing[index] if index < len(missing) else ())
             with torch.no_grad():
@@ -83,7 +88,11 @@ class Images:
                 for view in missing[index]:
                     self.cache.put(view, known[view])
         self.cache.trim(views)
+        if not self.trainable:
+            self.unique += len(new - self._seen)
+            self._seen |= new
         learn = learn and self.trainable
+        self.unique += len(views) if learn else 0
         self._shown = {view: _leaf(known[view]) if learn else known[view] for view in views}
         self._chunks = self._cut(views) if learn else []
 
@@ -114,6 +123,12 @@ class Images:
         self._shown, self._chunks = {}, []
         if self.trainable:
             self.cache.clear()
+
+    def take_counters(self) -> dict[str, float]:
+        """What went through the tower since the last call."""
+        taken = {"images_learned": float(self.encoded), "learned_unique": float(self.unique)}
+        self.encoded = self.unique = 0
+        return taken
 
     def _cut(self, views: Sequence[View]) -> list[list[View]]:
         chunks: list[list[View]] = []

@@ -8,11 +8,14 @@ import torch
 
 from mmturn.errors import ConfigError
 from mmturn.losses.aggregate import Denominators
+from mmturn.training.cost import update_cost
 from mmturn.training.feed import Feed
 from mmturn.training.images import Images
 from mmturn.training.material import Sample, denominators_of, minibatches
+from mmturn.training.means import Means
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective
+from mmturn.training.price import Price
 from mmturn.training.reference import Reference
 from mmturn.training.schedules import learning_rate
 from mmturn.training.settings import RlConfig, TrainingConfig
@@ -30,16 +33,19 @@ class Learner:
         feed: Feed,
         images: Images,
         reference: Reference | None = None,
+        price: Price | None = None,
     ) -> None:
         if config.kl_coef and reference is None:
             raise ConfigError("rl.kl_coef is above 0: a reference policy is needed")
         self.updater, self.training, self.config, self.feed, self.images, self.reference = (
             updater, training, config, feed, images, reference,
         )  # fmt: skip
+        self.price = price
         self.filler = self._with_signals([feed.filler()])[0]
 
     def learn(self, samples: Sequence[Sample], update: int) -> dict[str, float]:
-        """All epochs and minibatches over this process's samples; ``policy/*`` metrics, averaged over the steps.
+        """All epochs and minibatches over this process's samples; ``policy/*`` metrics, averaged over the steps, and
+        ``stage/*`` and ``cost/*`` (see ``training.cost``).
 
         All processes must call it. A step over no sampled token at all is left out.
         """
@@ -58,13 +64,18 @@ class Learner:
                 for key, value in metrics.items():
                     seen.setdefault(key if "/" in key else f"policy/{key}", []).append(value)
                 fresh, steps = False, steps + 1
-        computed = sum(len(s.row.token_ids) for s in samples if self._computed(s))
-        cost = self.updater.processes.sums({"cost/trained_tokens": computed, "cost/rows": len(samples)})
+        processes = self.updater.processes
         return {
             **{key: sum(values) / len(values) for key, values in seen.items()},
             "policy/steps": float(steps),
-            **cost,
+            **processes.sums({"cost/rows": len(samples)}),
+            **self._cost(samples).over(processes),
         }
+
+    def _cost(self, samples: Sequence[Sample]) -> Means:
+        rows = [sample.row for sample in samples if self._computed(sample)]
+        counters = {**self.updater.take_counters(), **self.images.take_counters()}
+        return update_cost(counters, rows, self.feed.image_token_id, self.price, self.config.epochs_per_batch)
 
     def _computed(self, sample: Sample) -> bool:
         return sample.has_signal or not self.config.skip_zero_advantage or self.config.kl_coef > 0

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mmturn.errors import ConfigError
 from mmturn.store.jsonl import LineFormat, LineWriter, read_lines
+from mmturn.training.cost import PARTS, RATIOS
 from mmturn.training.settings import TrainingConfig
 
 METRICS = LineFormat(name="mmturn/metrics", version=1)
@@ -26,6 +27,10 @@ FILE_NAME = "metrics.jsonl"
 
 STAGES = ("rollout", "reward", "pack", "update", "store", "eval", "save")
 """Order of the stages in the terminal's line; ``save`` is that of the checkpoint before."""
+_SHOWN_S = 0.05
+"""A stage that took less is left out of the line."""
+_REDUNDANT = 1.05
+"""So is a redundancy below."""
 
 
 class Board(Protocol):
@@ -111,14 +116,26 @@ class RunLog:
 
 
 def readable_line(update: int, total: int, metrics: Mapping[str, float], line: Sequence[tuple[str, str]]) -> str:
-    """``update 3/100  reward 0.512  turns 2.0 ...`` with what there is of ``line``, then the seconds by stage."""
+    """``update 3/100  reward 0.512  turns 2.0 ...`` with what there is of ``line``, then the seconds by stage, and what
+    was done more than once."""
     parts = [f"[bold]update {update}/{total}[/bold]"]
     parts += [f"{name} {_number(metrics[key])}" for key, name in line if key in metrics]
     known = {key.removeprefix("seconds/"): value for key, value in metrics.items() if key.startswith("seconds/")}
-    seconds = {name: known[name] for name in (*STAGES, *sorted(known)) if known.get(name, 0.0) >= 0.05}
+    seconds = {name: known[name] for name in (*STAGES, *sorted(known)) if known.get(name, 0.0) >= _SHOWN_S}
     if seconds:
-        parts.append("s: " + " ".join(f"{name} {value:.1f}" for name, value in seconds.items()))
+        parts.append("s: " + " ".join(f"{name} {value:.1f}{_finer(name, metrics)}" for name, value in seconds.items()))
+    again = {name: metrics.get(f"cost/{name}_redundancy", 1.0) for name in RATIOS}
+    again = {name: ratio for name, ratio in again.items() if ratio > _REDUNDANT}
+    if again:
+        parts.append("redundant: " + " ".join(f"{name} {ratio:.2f}x" for name, ratio in again.items()))
     return "  ".join(parts)
+
+
+def _finer(stage: str, metrics: Mapping[str, float]) -> str:
+    """What a stage's seconds are made of."""
+    seconds = {name: metrics.get(f"stage/{name}", 0.0) for name in PARTS.get(stage, ())}
+    shown = [f"{name.split('_')[0]} {value:.1f}" for name, value in seconds.items() if value >= _SHOWN_S]
+    return f" ({' '.join(shown)})" if shown else ""
 
 
 def _number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Weighted means and maxima that are collected in pieces and over processes."""
+"""Weighted means, sums and maxima that are collected in pieces and over processes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ class Means:
 
     totals: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
     maxima: dict[str, float] = field(default_factory=dict)
 
     def add(self, key: str, total: float, weight: float = 1.0) -> None:
         """Add a sum of values and how many (or how heavy) they were."""
         self.totals[key] = self.totals.get(key, 0.0) + total
         self.weights[key] = self.weights.get(key, 0.0) + weight
+
+    def count(self, key: str, number: float) -> None:
+        """Add to a number of which the sum counts."""
+        self.counts[key] = self.counts.get(key, 0.0) + number
 
     def top(self, key: str, value: float) -> None:
         """Note a value of which the largest counts."""
@@ -30,16 +35,18 @@ class Means:
         for other in others:
             for key, total in other.totals.items():
                 self.add(key, total, other.weights[key])
+            for key, number in other.counts.items():
+                self.count(key, number)
             for key, value in other.maxima.items():
                 self.top(key, value)
 
     def over(self, processes: Processes) -> dict[str, float]:
-        """Means and maxima over all processes; a key whose weight is 0 is left out, since there is no mean."""
+        """Means, sums and maxima over all processes; a key whose weight is 0 is left out, since there is no mean."""
         merged = Means()
         merged.merge(processes.gather(self))
         return merged.result()
 
     def result(self) -> dict[str, float]:
-        """Means and maxima collected here."""
+        """Means, sums and maxima collected here."""
         means = {key: total / self.weights[key] for key, total in self.totals.items() if self.weights[key]}
-        return {**means, **self.maxima}
+        return {**means, **self.counts, **self.maxima}

@@ -12,11 +12,13 @@ from mmturn.media import ImageStore
 from mmturn.models.features import FeatureCache
 from mmturn.rollout.groups import Episode, episodes
 from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter
+from mmturn.training.cost import rollout_cost, with_shares
 from mmturn.training.feed import Feed
 from mmturn.training.images import images_of
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
 from mmturn.training.outages import Outages
+from mmturn.training.price import Price
 from mmturn.training.processes import Processes
 from mmturn.training.reference import Reference
 from mmturn.training.rollout_metrics import LINE, rollout_metrics
@@ -56,6 +58,10 @@ class RlParts:
     """Tells the engine that the weights have changed; the argument is the number of updates done."""
     features: FeatureCache
     """Of the policy's present weights; the engine's own, so that an image it has encoded is not encoded again."""
+    counters: Callable[[], Mapping[str, float]] = dict
+    """What the engine did since it was asked last (``HFEngine.take_counters``); one that does not count has nothing."""
+    price: Price | None = None
+    """What the model's work costs; None leaves FLOPs out of the log."""
     reference: Reference | None = None
     """Needed with ``kl_coef`` above 0."""
     on_update: Callable[[UpdateReport], None] | None = None
@@ -69,7 +75,7 @@ def train(parts: RlParts) -> Path:
     """
     setup, config = parts.setup, parts.config
     images = images_of(setup, parts.feed, parts.features)
-    learner = Learner(setup.updater, setup.training, config, parts.feed, images, parts.reference)
+    learner = Learner(setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price)
     with RolloutFile(parts) as kept, Run("rl", setup, parts.source, LINE, files={ROLLOUTS_NAME: kept}) as run:
         outages = Outages(run.say)
         for update in run.updates():
@@ -83,7 +89,8 @@ def train(parts: RlParts) -> Path:
                 trained = [trajectory for group in groups for trajectory in in_loss(group, parts.credit)]
                 samples, problems = samples_of(trained, parts.feed.ready_rows)
                 means = rollout_metrics(groups)
-                means.add("rollout/dropped", len(problems), 1 / run.processes.world_size)
+                means.count("rollout/dropped", len(problems))
+                means.merge([rollout_cost(parts.counters(), rolled, parts.price)])
             for problem in problems[:3]:
                 run.say(f"dropped: {problem}")
             outages.note(update, *over_all(run.processes, groups, problems), "trajectories")
@@ -93,7 +100,8 @@ def train(parts: RlParts) -> Path:
                 with run.clock("store"):
                     kept.write(update, groups)
             parts.publish(update)
-            metrics = run.finish(update, {**means.over(run.processes), **metrics})
+            metrics = with_shares({**means.over(run.processes), **metrics}, run.clock.seconds)
+            metrics = run.finish(update, metrics)
             if parts.on_update is not None:
                 parts.on_update(UpdateReport(update, groups, metrics))
     latest = run.checkpoints.latest()

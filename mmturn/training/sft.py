@@ -14,10 +14,12 @@ import numpy as np
 from mmturn.errors import CheckpointError, DataError
 from mmturn.losses.aggregate import Denominators, aggregate
 from mmturn.models.features import FeatureCache
+from mmturn.training.cost import update_cost, with_shares
 from mmturn.training.feed import Feed
 from mmturn.training.images import images_of
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.outages import Outages
+from mmturn.training.price import Price
 from mmturn.training.run import Run, RunSetup
 from mmturn.training.schedules import learning_rate
 from mmturn.training.settings import SftConfig
@@ -41,6 +43,8 @@ class SftParts:
     feed: Feed
     features: FeatureCache
     """Of the policy's present weights."""
+    price: Price | None = None
+    """What the model's work costs; None leaves FLOPs out of the log."""
     publish: Callable[[int], None] | None = None
     """Tells the engine that evaluates that the weights have changed."""
     on_update: Callable[[int, Mapping[str, float]], None] | None = None
@@ -74,6 +78,9 @@ def train(parts: SftParts) -> Path:
             if parts.publish is not None:
                 parts.publish(update)
             values |= {f"sft/{key}": value for key, value in metrics.items()}
+            counters = {**setup.updater.take_counters(), **images.take_counters()}
+            cost = update_cost(counters, [] if outage else rows, parts.feed.image_token_id, parts.price)
+            values |= with_shares(cost.over(processes), run.clock.seconds)
             if "loss" in metrics:
                 values["sft/perplexity"] = math.exp(min(metrics["loss"], 50))
             values = run.finish(update, values)

@@ -27,6 +27,7 @@ from mmturn.training.means import Means
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.processes import Processes
 from mmturn.training.settings import TrainingConfig
+from mmturn.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from mmturn.models.policy import TokenScores
@@ -61,6 +62,8 @@ class Updater:
 
         seed_everything(config)
         self.policy, self.config, self.processes = policy, config, processes
+        self.clock = Stopwatch(processes.device)
+        self._ran = {"trained_tokens": 0, "head_positions": 0}
         self._scored = _Scored(policy)
         groups = parameter_groups(policy, config.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
@@ -89,7 +92,8 @@ class Updater:
         All processes must call it, with any number of micro-batches, none included.
         """
         if images is not None:
-            images.begin([piece.batch for piece in pieces], learn=True)
+            with self.clock("vision_update"):
+                images.begin([piece.batch for piece in pieces], learn=True)
         rounds, image_rounds = max(1, self.processes.maximum(len(pieces))), 0 if images is None else images.rounds
         means = Means()
         self._scored.train()
@@ -99,14 +103,20 @@ class Updater:
             # ZeRO-3 begins a step's sum of gradients with the first micro-batch, for the weights that it reaches
             blank = images.blank if images is not None and index == 0 and image_rounds else None
             self._engine.set_gradient_accumulation_boundary(index == rounds - 1 and not image_rounds)
-            value = self._engine(piece.to(self.processes.device), loss_fn, features, blank)
-            self._engine.backward(value * self.processes.world_size)
+            self._ran["trained_tokens"] += piece.batch.columns
+            self._ran["head_positions"] += piece.batch.head_positions
+            with self.clock("forward"):
+                value = self._engine(piece.to(self.processes.device), loss_fn, features, blank)
+            with self.clock("backward"):
+                self._engine.backward(value * self.processes.world_size)
             self._scored.collect(means, value)
         for index in range(image_rounds):
             assert images is not None
             self._engine.set_gradient_accumulation_boundary(index == image_rounds - 1)
-            self._engine.backward(self._engine(images.learned(index)))  # the gradients bear the factor above already
-        norm = self._step(lr)
+            with self.clock("vision_update"):  # the gradients bear the factor above already
+                self._engine.backward(self._engine(images.learned(index)))
+        with self.clock("optimizer"):
+            norm = self._step(lr)
         self._scored.eval()
         if images is not None:
             images.stepped()
@@ -134,7 +144,15 @@ class Updater:
         self, pieces: Sequence[MicroBatch], *, filler: MicroBatch, images: Images | None = None
     ) -> list[TokenScores]:
         """Log-probs under the present weights, without gradients; all processes must call it."""
-        return score_all(self.policy, pieces, filler, self.processes, images)
+        with self.clock("score"):
+            return score_all(self.policy, pieces, filler, self.processes, images)
+
+    def take_counters(self) -> dict[str, float]:
+        """What this process did since the last call: tokens through the language model and through the head in
+        updates, and seconds by stage as ``forward_s`` and so on."""
+        taken = {**self._ran, **{f"{stage}_s": seconds for stage, seconds in self.clock.take().items()}}
+        self._ran = dict.fromkeys(self._ran, 0)
+        return taken
 
     @contextmanager
     def gathered(self) -> Iterator[None]:

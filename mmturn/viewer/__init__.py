@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from mmturn.viewer.content import Decode, Section, labelled, pair_up
 from mmturn.viewer.page import view, write_page
-from mmturn.viewer.report import Baseline, Curve, RunReport, Stage, StageSeconds, write_report
+from mmturn.viewer.report import Baseline, Costs, Curve, RunReport, Stage, StageSeconds, Work, write_report
 from mmturn.viewer.serve import make_server, serve
 
 __all__ = [
     "Baseline",
+    "Costs",
     "Curve",
     "Decode",
     "RunReport",
     "Section",
     "Stage",
     "StageSeconds",
+    "Work",
     "labelled",
     "make_server",
     "pair_up",

@@ -12,6 +12,7 @@ from mmturn.types import Trajectory
 from mmturn.viewer.content import Decode, Section, page_content
 from mmturn.viewer.document import document, write_document
 from mmturn.viewer.pictures import Pictures
+from mmturn.viewer.report import Costs, RunReport, write_report
 
 
 def write_page(
@@ -43,8 +44,11 @@ def view(
     *,
     limit: int = 400,
     decode: Decode | None = None,
+    costs: Costs | None = None,
 ) -> Path:
     """Write the page of a run folder or trajectories file; its path (``view.html`` beside the file by default).
+
+    ``costs``: of the run, shown above its trajectories.
 
     Of more than ``limit`` trajectories the last ones are shown, and the page says so. Raises DataError.
     """
@@ -58,4 +62,8 @@ def view(
     store.add_folder(images_folder(file))
     note = f"{count} trajectories" if count <= limit else f"The last {limit} of {count} trajectories"
     target = out if out is not None else file.with_name("view.html")
-    return write_page(target, list(kept), store, title=file.resolve().parent.name, note=note, decode=decode)
+    title = file.resolve().parent.name
+    if costs is None:
+        return write_page(target, list(kept), store, title=title, note=note, decode=decode)
+    report = RunReport(title, note, costs=costs, sections=[Section("", list(kept))] if kept else [])
+    return write_report(target, report, store, decode=decode)

@@ -58,7 +58,30 @@ class StageSeconds:
 
     update: int
     seconds: Mapping[str, float]
-    """Stage -> seconds, e.g. rollout, update, evaluation."""
+    """Stage -> seconds, e.g. rollout, update, eval."""
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Stage -> finer stage -> its share of those seconds; what is left of a stage is drawn as its rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something that updates did, and how much of it they had to."""
+
+    name: str
+    done: float
+    """On average over the updates."""
+    needed: float
+    """The same, each token and image once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Where the time of a run went, and what it did more than once."""
+
+    seconds: Sequence[StageSeconds]
+    work: Sequence[Work] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What else says how well the machine was used, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +101,7 @@ class RunReport:
     comparison: Mapping[str, Json] | None = None
     """``Comparison.to_json()`` of the two."""
     curves: Sequence[Curve] = ()
-    seconds: Sequence[StageSeconds] = ()
+    costs: Costs | None = None
     baselines: Sequence[Baseline] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """Seed, command, model, versions: what reproduces the run."""
@@ -115,7 +138,17 @@ def _report(report: RunReport) -> dict[str, Any]:
             {"title": curve.title, "unit": curve.unit, "lines": {name: list(p) for name, p in curve.lines.items()}}
             for curve in report.curves
         ],
-        "seconds": [{"update": row.update, "seconds": dict(row.seconds)} for row in report.seconds],
+        "costs": None if report.costs is None else _costs(report.costs),
         "baselines": [asdict(baseline) for baseline in report.baselines],
         "facts": report.facts,
+    }
+
+
+def _costs(costs: Costs) -> Data:
+    return {
+        "seconds": [
+            {"update": row.update, "seconds": row.seconds, "parts": row.parts} for row in costs.seconds
+        ],
+        "work": [asdict(work) for work in costs.work],
+        "facts": costs.facts,
     }
