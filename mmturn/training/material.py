@@ -61,8 +61,9 @@ def denominators_of(samples: Sequence[Sample]) -> Denominators:
 
 
 def minibatches(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
-    """``count`` parts of about as many trajectories each, a trajectory's rows together; some may be empty."""
+    """``count`` parts of about as many trajectories each, in order, so that a group is cut as little as can be; a
+    trajectory's rows stay together, and some parts may be empty."""
     place: dict[str, int] = {}
     for sample in samples:
         place.setdefault(sample.row.trajectory_id, len(place))
-    return [[s for s in samples if place[s.row.trajectory_id] % count == part] for part in range(count)]
+    return [[s for s in samples if place[s.row.trajectory_id] * count // len(place) == part] for part in range(count)]

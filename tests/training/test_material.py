@@ -66,7 +66,8 @@ class TestSamples:
         assert samples[0].trajectory_tokens == samples[1].trajectory_tokens
         parts = minibatches(samples, 2)
         assert [[s.row.trajectory_id for s in part] for part in parts] == [["t1", "t1"], ["t2"]]
-        assert minibatches(samples, 3)[2] == []
+        assert [len(part) for part in minibatches(samples, 3)] == [2, 1, 0]
+        assert minibatches([], 2) == [[], []]
 
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 5), st.integers(0, 100))
