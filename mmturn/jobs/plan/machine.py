@@ -32,7 +32,9 @@ class Machine:
     bytes_per_s: float | None = None
     """Read and written by a plain pass over memory."""
     call_s: float | None = None
-    """Seconds of an operation on next to nothing."""
+    """Seconds of a small module on next to nothing."""
+    weight_s: float | None = None
+    """Seconds per weight of products with few rows, the weights fresh out of memory."""
 
 
 def machine_of(device: str) -> Machine:

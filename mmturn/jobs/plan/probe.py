@@ -16,6 +16,8 @@ from typing import Any
 import torch
 
 _ROWS = {"cpu": 1024, "cuda": 8192}
+_FEW = 8
+_STREAM_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
 _LONG_S = 0.4
 _UNSEEN = 55_000_000
 """What DeepSpeed's first step and the log bring in beside what is imported here."""
@@ -23,6 +25,7 @@ _UNSEEN = 55_000_000
 
 def main() -> None:
     """Print what was found."""
+    torch.set_grad_enabled(False)
     wanted = json.loads(sys.argv[1])
     import mmturn.jobs.train  # noqa: F401  # for what its modules weigh
     from mmturn.training.processes import start_processes
@@ -37,7 +40,10 @@ def _found(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> 
     left = torch.randn(_ROWS[device.type], inner, device=device).to(dtype)
     right = torch.randn(inner, outer, device=device).to(dtype)
     wide = torch.ones(1 << (25 if device.type == "cpu" else 28), device=device)
-    small = torch.ones(4, 4, device=device)
+    small, layer = torch.ones(4, 4, device=device), torch.nn.Linear(4, 4, device=device)
+    count = -(-_STREAM_BYTES[device.type] // (inner * outer * right.element_size()))
+    weights = torch.randn(count, outer, inner, device=device).to(dtype).unbind()
+    few = left[:_FEW]
     other = torch.empty_like(wide)
     return {
         "device": device.type,
@@ -45,7 +51,8 @@ def _found(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> 
         "process_bytes": held,
         "flops": 2.0 * left.shape[0] * inner * outer / _best_s(device, lambda: left @ right),
         "bytes_per_s": 2.0 * wide.numel() * 4 / _best_s(device, lambda: other.copy_(wide)),
-        "call_s": _best_s(device, lambda: [small + small for _ in range(100)]) / 100,
+        "call_s": _best_s(device, lambda: [layer(small) for _ in range(100)]) / 100,
+        "weight_s": _best_s(device, lambda: [few @ weight.t() for weight in weights]) / (count * inner * outer),
     }
 
 

@@ -11,10 +11,12 @@ from mmturn.jobs.plan.memory import Training
 from mmturn.jobs.plan.workload import Workload
 from mmturn.recipe import Recipe
 
-_CALLS = 70
-"""Operations of a decoder layer on one token per row, counted in a profile."""
+_CALLS = 100
+"""What a decoder layer's step costs beside its numbers, in calls of a small module: about 70 operations, and Python."""
 _PASSES = 4
 """Times that what a layer keeps crosses memory: written, read again, its gradients written and read."""
+_DRAWING = 8
+"""Times that a row of logits crosses memory until a token is drawn."""
 _OPTIMIZER = 28
 """Bytes that AdamW moves per float32 parameter: three read and written, the gradient read."""
 
@@ -48,7 +50,7 @@ def stages_of(
         ("images of the update", vision * images, vision / 3 * _PASSES * tower),
         ("optimizer", 0.0, _OPTIMIZER * training.trainable * recipe.rl.epochs_per_batch * recipe.rl.minibatches),
     ]
-    if machine.flops is None or machine.bytes_per_s is None or machine.call_s is None:
+    if machine.flops is None or machine.bytes_per_s is None:
         return [Stage(name, flops, None) for name, flops, _ in parts]
     stages = []
     for name, flops, moved in parts:
@@ -99,15 +101,16 @@ def tree_flops(shape: Shape, work: Workload) -> float:
     return work.groups * (shape.language_flops(tokens, pairs) + shape.head_flops(sampled))
 
 
-def _decode_s(
-    shape: Shape, work: Workload, training: Training, machine: Machine, rows: int, flops: float
-) -> float:  # fmt: skip
-    """A step reads all weights and the keys and values of its rows, or computes, whichever takes longer; and calls."""
-    assert machine.flops and machine.bytes_per_s and machine.call_s
+def _decode_s(shape: Shape, work: Workload, training: Training, machine: Machine, rows: int, flops: float) -> float:
+    """A step multiplies all weights with a few rows, or computes, whichever takes longer; reads keys and values, which
+    are repeated for the heads that share them; and calls."""
+    assert machine.flops and machine.bytes_per_s and machine.call_s and machine.weight_s
     waves = -(-work.trajectories // rows)
     steps = waves * work.turns * (work.sampled - 1)
-    weights = (shape.layers * shape.layer_weights + shape.vocabulary * shape.hidden) * training.element
+    weights = shape.layers * shape.layer_weights + shape.vocabulary * shape.hidden
+    products = max(weights * machine.weight_s, flops / max(steps, 1) / machine.flops)
     seen = rows * shape.kv_bytes_per_token(training.element) * (work.prompt + work.own / 2)
-    # the probe counts bytes read and written, a step only reads
-    reading = (weights + seen) / machine.bytes_per_s
-    return steps * (max(reading, flops / max(steps, 1) / machine.flops) + _CALLS * shape.layers * machine.call_s)
+    repeated = 1 + 2 * shape.heads // shape.kv_heads if shape.heads > shape.kv_heads else 1
+    drawn = 4 * rows * shape.vocabulary * _DRAWING
+    reading = (seen * repeated + drawn) / machine.bytes_per_s
+    return steps * (products + reading + _CALLS * shape.layers * machine.call_s)

@@ -15,7 +15,7 @@ from mmturn.jobs.plan.work import Stage, decode_flops, prefill_flops, stages_of,
 from mmturn.jobs.plan.workload import Wishes
 from mmturn.recipe import read_recipe
 
-FAST = Machine("cpu", 10**10, flops=1e11, bytes_per_s=1e10, call_s=1e-6)
+FAST = Machine("cpu", 10**10, flops=1e11, bytes_per_s=1e10, call_s=1e-6, weight_s=1e-10)
 
 
 def stages(*overrides: str, machine: Machine = FAST, **wishes: Any) -> dict[str, Stage]:
@@ -49,7 +49,7 @@ def test_passes_of_an_update() -> None:
 
 
 def test_seconds_follow_the_machine() -> None:
-    one, two = stages(), stages(machine=replace(FAST, flops=2e11, bytes_per_s=2e10, call_s=5e-7))
+    one, two = stages(), stages(machine=replace(FAST, flops=2e11, bytes_per_s=2e10, call_s=5e-7, weight_s=5e-11))
     for name, stage in one.items():
         assert stage.seconds is not None and two[name].seconds == pytest.approx(stage.seconds / 2)
     assert all(stage.seconds is None for stage in stages(machine=Machine("cpu", 10**10)).values())
