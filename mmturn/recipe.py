@@ -138,6 +138,19 @@ def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Reci
     return resolved.build(Recipe), resolved
 
 
+def check_rl(recipe: Recipe) -> None:
+    """Refuse, before any weight is loaded, what policy-gradient training cannot do right."""
+    if recipe.rollout.temperature <= 0:
+        raise ConfigError("rollout.temperature must be above 0 in RL: greedy samples carry no gradient")
+    if recipe.rollout.top_p < 1:
+        raise ConfigError(
+            f"rollout.top_p is {recipe.rollout.top_p}: the trainer cannot reproduce a nucleus, so that its log-probs "
+            "would disagree with the sampler's; use top_p 1 in RL"
+        )
+    if recipe.model.lora is not None and recipe.model.lora.dropout > 0:
+        raise ConfigError("model.lora.dropout must be 0 in RL: dropout changes the log-probs that were sampled from")
+
+
 def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:
     """A named component's own settings."""
     return {key: value for key, value in component.items() if key != "name"}

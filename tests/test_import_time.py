@@ -52,6 +52,7 @@ def test_importing_mmturn_loads_nothing_heavy() -> None:
         "credit.assign",
         "resources",
         "recipe",
+        "components",
         "tasks.rows",
     ],
 )

@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("envs", "rendering", "batching"),
     ("models", "rollout"),
     ("engines", "training", "evaluation", "viewer"),
-    ("recipe", "build", "jobs", "testing"),
+    ("recipe", "components", "build", "jobs", "testing"),
     ("cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -26,8 +26,11 @@ WITHIN_LAYER = {("types", "geometry"), ("types", "errors"), ("geometry", "errors
     # Protocols and their type aliases, over layer 0 alone
     ("media", "interfaces"),
     # settings of all sections first, then the objects made of them, then what people do with those
+    ("components", "recipe"),
     ("build", "recipe"),
+    ("build", "components"),
     ("jobs", "recipe"),
+    ("jobs", "components"),
     ("jobs", "build"),
     ("__main__", "cli"),
 }

@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-for _module in ("start", "training", "looking", "project"):
+for _module in ("start", "training", "planning", "looking", "project"):
     import_module(f"mmturn.cli.{_module}").add_to(app)
 
 

@@ -47,7 +47,7 @@ def open_recipe(
     """A recipe with the command line's wishes on top. Raises ConfigError."""
     from dataclasses import replace
 
-    from mmturn.build import with_tool
+    from mmturn.components import with_tool
     from mmturn.recipe import read_recipe
 
     wishes = list(overrides or [])

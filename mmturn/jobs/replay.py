@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from mmturn.build import Policy, env_factory, make_grammar, make_policy, make_tools
+from mmturn.build import Policy, env_factory, make_policy
+from mmturn.components import make_grammar, make_tools
 from mmturn.errors import DataError
 from mmturn.families import family_of
 from mmturn.families.spec import Family

@@ -15,7 +15,7 @@ from mmturn.families.shape import shape_of
 from mmturn.jobs.data import tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.models.policy import PolicyModule
-from mmturn.recipe import Recipe
+from mmturn.recipe import Recipe, check_rl
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout.groups import Episode
 from mmturn.schema import to_values
@@ -56,19 +56,6 @@ def open_trainee(recipe: Recipe, *, allow_code: bool = False) -> Trainee:
     policy = make_policy(replace(recipe, model=model), allow_code=allow_code)
     module = PolicyModule(policy.loaded, recipe.rollout.temperature, policy.renderer.banned_ids)
     return Trainee(policy, module, processes)
-
-
-def check_rl(recipe: Recipe) -> None:
-    """Refuse, before any weight is loaded, what policy-gradient training cannot do right."""
-    if recipe.rollout.temperature <= 0:
-        raise ConfigError("rollout.temperature must be above 0 in RL: greedy samples carry no gradient")
-    if recipe.rollout.top_p < 1:
-        raise ConfigError(
-            f"rollout.top_p is {recipe.rollout.top_p}: the trainer cannot reproduce a nucleus, so that its log-probs "
-            "would disagree with the sampler's; use top_p 1 in RL"
-        )
-    if recipe.model.lora is not None and recipe.model.lora.dropout > 0:
-        raise ConfigError("model.lora.dropout must be 0 in RL: dropout changes the log-probs that were sampled from")
 
 
 def seeded(recipe: Recipe) -> Recipe:

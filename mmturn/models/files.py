@@ -15,14 +15,16 @@ NANO = "checkpoints/nano"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_FETCHED = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
+_DESCRIBED = ["*.json", "*.txt", "*.jinja"]
+_FETCHED = ["*.safetensors", *_DESCRIBED]
 
 
-def model_folder(path: Path | str, *, download: bool = False) -> Path:
+def model_folder(path: Path | str, *, download: bool = False, weights: bool = True) -> Path:
     """The folder of a model given by its folder or by its name on the Hub (``owner/name``). ``checkpoints/nano``, the
     small policy that ships, is found from anywhere.
 
-    Without ``download`` only what was fetched before is found. Raises CheckpointError saying what to do.
+    Without ``download`` only what was fetched before is found; without ``weights`` all but those is fetched. Raises
+    CheckpointError saying what to do.
     """
     folder = Path(path).expanduser()
     if folder.is_dir():
@@ -38,7 +40,8 @@ def model_folder(path: Path | str, *, download: bool = False) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, local_files_only=not download, allow_patterns=_FETCHED))
+        wanted = _FETCHED if weights else _DESCRIBED
+        return Path(snapshot_download(name, local_files_only=not download, allow_patterns=wanted))
     except (LocalEntryNotFoundError, HFValidationError) as error:
         hint = "cannot be reached" if download else "has not been fetched; allow it (model.download: true)"
         raise CheckpointError(f"{name}: there is no such folder, and the model of that name {hint}") from error

@@ -109,7 +109,7 @@ def test_new_writes_what_passes_its_own_test(tmp_path: Path) -> None:
 
 
 def test_what_new_wrote_is_found_by_the_registries(tmp_path: Path) -> None:
-    from mmturn.build import make_tools
+    from mmturn.components import make_tools
     from mmturn.credit.assign import Credit, CreditConfig
     from mmturn.recipe import Recipe
     from mmturn.types import Reward

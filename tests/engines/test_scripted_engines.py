@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mmturn.build import make_grammar
+from mmturn.components import make_grammar
 from mmturn.engines.oracle import LookScript
 from mmturn.engines.scripted import MixedEngine, ScriptedEngine
 from mmturn.geometry import Box
