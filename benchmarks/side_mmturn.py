@@ -144,6 +144,7 @@ class Watch:
             own = {key.partition("/")[2]: value for key, value in report.metrics.items() if key.startswith("seconds/")}
             whole = {"step": now - self.ended, "cpu": time.process_time() - self.cpu}
             step = {**taken["seconds"], **whole, "rollout": own["rollout"], "update/pack": own["pack"]}
+            step["rollout/decode"] = report.metrics["stage/decode"]
             self.trace.steps.append({**step, "update": step["step"] - step["rollout"]})
         if report.update > self.steps:
             raise Done

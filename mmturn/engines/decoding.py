@@ -11,8 +11,9 @@ from mmturn.engines.prefill import additive
 from mmturn.engines.rows import Row
 from mmturn.engines.sampling import Warp, draw, warp
 from mmturn.engines.slots import Slots
+from mmturn.models.kernels import PackedLinears
 from mmturn.models.load import LoadedModel
-from mmturn.models.step import forward_step
+from mmturn.models.step import decode_step
 
 _WIDTH = 32
 
@@ -29,16 +30,15 @@ class Batch:
         self.width = max(row.length for row in rows) + 1
         self.start = rows[0].slot
 
-    def logits(self, loaded: LoadedModel, slots: Slots) -> Tensor:
+    def logits(self, loaded: LoadedModel, slots: Slots, linear: PackedLinears) -> Tensor:
         """Run the last tokens; returns logits [R, V]. Running them again changes nothing."""
         width = min(-(-self.width // _WIDTH) * _WIDTH, slots.columns - 1)
         columns = self.columns[:, None]
         seen = torch.arange(width, device=columns.device) <= columns
         mask = additive(seen[:, None, None], slots.data.dtype)
         pos = self.positions[None, :, None].expand(3, -1, 1)
-        return forward_step(
-            loaded, self.token_ids[:, None], pos, mask, slots.cache(self.start, columns, width), []
-        )  # fmt: skip
+        cache = slots.cache(self.start, columns, width)
+        return decode_step(loaded, self.token_ids[:, None], pos, mask, cache, linear)
 
     def advance(self, token_ids: Tensor) -> None:
         """The next tokens have been sampled."""

@@ -24,6 +24,7 @@ from mmturn.engines.sampling import RowSampler, Warp
 from mmturn.engines.settings import HFConfig
 from mmturn.media import ImageStore
 from mmturn.models.features import FeatureCache
+from mmturn.models.kernels import PackedLinears
 from mmturn.models.load import LoadedModel
 from mmturn.models.step import ViewFeatures, encode_views
 from mmturn.types import Completion, Request, View
@@ -73,6 +74,7 @@ class HFEngine:
         self._batch: Batch | None = None
         self._maker = RowMaker(loaded)
         self._places = Places(loaded, config)
+        self._linears = PackedLinears()
         self._views_seen: set[View] = set()
         self._decoded_s = 0.0
         self._since_join = 0
@@ -104,10 +106,11 @@ class HFEngine:
             self._views_seen.clear()
 
     def free(self) -> None:
-        """Give back the memory of keys and values; requests under way begin again."""
+        """Give back the memory of keys, values and packed matrices; requests under way begin again."""
         self._waiting[:0] = [row.request for row in self._places.rows]
         self._batch, self._hold = None, False
         self._places.clear()
+        self._linears.clear()
 
     def close(self) -> None:
         """Free caches."""
@@ -264,7 +267,9 @@ class HFEngine:
     def _next(self, batch: Batch) -> tuple[Tensor, list[tuple[int, float]]]:
         """Next tokens. A step that fails is run again in halves; a row that fails alone gets NaN for its log-prob."""
         try:
-            return sample(batch.rows, batch.logits(self.loaded, self._places.slots), batch.warp, self._banned)
+            return sample(
+                batch.rows, batch.logits(self.loaded, self._places.slots, self._linears), batch.warp, self._banned
+            )
         except Exception as error:  # kernels raise many kinds
             cause, _ = self._trouble(error)
         if len(batch.rows) == 1:

@@ -141,8 +141,7 @@ def mcnemar(first: Sequence[float], second: Sequence[float]) -> McNemar:
     lost = sum(a > b for a, b in zip(first, second, strict=True))
     n = gained + lost
     tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
-    # Whole numbers until the last step: 2 ** n leaves the range of floats for large n.
-    p_value = min(1.0, (2 * tail * 10**18 // 2**n) / 10**18) if n else 1.0
+    p_value = min(1.0, 2 * tail / 2**n)  # whole numbers of any size, rounded once
     return McNemar(gained, lost, p_value)
 
 

@@ -14,7 +14,7 @@ _NAMES = {
     "prefill": "tokens prefilled", "image": "images encoded in rollouts", "train": "tokens learned from",
     "learned": "images through the tower in updates", "head": "tokens through the head",
 }  # fmt: skip
-_SHORTEST_S = 0.001
+_SHORTEST_S = 0.005
 
 
 def costs_of(lines: Sequence[Mapping[str, Any]]) -> Costs:
@@ -25,7 +25,7 @@ def costs_of(lines: Sequence[Mapping[str, Any]]) -> Costs:
         totals = [sum(line.get(f"cost/{key}") or 0.0 for line in done) / max(len(done), 1) for key in (what, needed)]
         if totals[0]:
             work.append(Work(_NAMES[name], *totals))
-    return Costs([_seconds(line) for line in done], work, _facts(done))
+    return Costs(_seconds(done), work, _facts(done))
 
 
 def run_costs(run: Path) -> Costs | None:
@@ -37,14 +37,27 @@ def run_costs(run: Path) -> Costs | None:
     return None
 
 
-def _seconds(line: Mapping[str, Any]) -> StageSeconds:
-    known = {key.removeprefix("seconds/"): value for key, value in line.items() if key.startswith("seconds/")}
-    stages = {name: known[name] for name in (*STAGES, *sorted(known)) if (known.get(name) or 0.0) >= _SHORTEST_S}
-    parts = {}
-    for stage in stages:
-        finer = {name.split("_")[0]: line.get(f"stage/{name}") or 0.0 for name in PARTS.get(stage, ())}
-        parts[stage] = {name: value for name, value in finer.items() if value >= _SHORTEST_S}
-    return StageSeconds(int(line["update"]), stages, {stage: finer for stage, finer in parts.items() if finer})
+def _seconds(lines: Sequence[Mapping[str, Any]]) -> list[StageSeconds]:
+    """Of each update, the same stages in all of them: those that took any time to speak of."""
+    found = sorted({key.removeprefix("seconds/") for line in lines for key in line if key.startswith("seconds/")})
+    stages = [name for name in dict.fromkeys((*STAGES, *found)) if _matters(f"seconds/{name}", lines)]
+    parts = {stage: [name for name in PARTS.get(stage, ()) if _matters(f"stage/{name}", lines)] for stage in stages}
+    return [
+        StageSeconds(
+            int(line["update"]),
+            {stage: line.get(f"seconds/{stage}") or 0.0 for stage in stages},
+            {
+                stage: {name.split("_")[0]: line.get(f"stage/{name}") or 0.0 for name in finer}
+                for stage, finer in parts.items()
+                if finer
+            },
+        )
+        for line in lines
+    ]
+
+
+def _matters(key: str, lines: Sequence[Mapping[str, Any]]) -> bool:
+    return any((line.get(key) or 0.0) >= _SHORTEST_S for line in lines)
 
 
 def _facts(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -56,16 +69,16 @@ def _facts(lines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     tools = [line["stage/tools"] for line in lines if line.get("stage/tools") is not None]
     facts = {}
     if "tflops" in means:
-        facts["the model's work, each token and image once"] = f"{_short(means['tflops'])} TFLOP an update"
-        facts["this machine's matrix products"] = f"{_short(means['peak_tflops'])} TFLOP/s"
-        facts["share of that in a whole update"] = f"{100 * means['peak_share']:.0f} %"
-        facts["share of that while learning"] = f"{100 * means['update_peak_share']:.0f} %"
+        facts["model work, each token once"] = f"{_short(means['tflops'])} TFLOP an update"
+        facts["peak of this machine's matmul"] = f"{_short(means['peak_tflops'])} TFLOP/s"
+        facts["share of the peak, whole update"] = f"{100 * means['peak_share']:.0f} %"
+        facts["share of the peak, learning"] = f"{100 * means['update_peak_share']:.0f} %"
     if "slot_occupancy" in means:
-        facts["slots that decoded"] = f"{100 * means['slot_occupancy']:.0f} %"
+        facts["slots busy while decoding"] = f"{100 * means['slot_occupancy']:.0f} %"
     if "evicted" in means:
         facts["contexts dropped for want of memory"] = f"{_short(means['evicted'])} an update"
     if tools:
-        facts["environments, beside the engine"] = f"{sum(tools) / len(tools):.2f} s an update"
+        facts["environments at work, all told"] = f"{sum(tools) / len(tools):.2f} s an update"
     return facts
 
 

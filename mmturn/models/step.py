@@ -6,7 +6,7 @@ rotary positions and a two-dimensional mask over the past and the new columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.cache_utils import Cache
 
 from mmturn.families.forward import normalise, patchify
 from mmturn.families.spec import Family
 from mmturn.geometry import Size
+from mmturn.models.kernels import rotate
 from mmturn.models.load import LoadedModel
 
 
@@ -116,3 +118,40 @@ def forward_step(
         chosen = hidden[torch.arange(hidden.shape[0], device=hidden.device), columns]
     logits: Tensor = loaded.base.lm_head(chosen)
     return logits
+
+
+def decode_step(
+    loaded: LoadedModel,
+    token_ids: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    cache: Cache,
+    linear: Callable[[nn.Module, Tensor], Tensor] = lambda layer, x: layer(x),
+) -> Tensor:
+    """``forward_step`` for one token per row, layer by layer, each linear layer run by ``linear``.
+
+    Args:
+        token_ids: [B, 1].
+        position_ids: [3, B, 1].
+        mask: [B, 1, 1, P], added to the scores of the P columns that the cache gives back.
+    Returns: logits [B, V] in the model's dtype.
+    """
+    text = loaded.base.model.language_model
+    hidden = text.embed_tokens(token_ids)
+    cos, sin = (part[:, :, None] for part in text.rotary_emb(hidden, position_ids))
+    for layer, kept in zip(text.layers, cache.layers, strict=True):
+        own, normed = layer.self_attn, layer.input_layernorm(hidden)
+        shape = (len(hidden), 1, -1, own.head_dim)
+        query, key, value = (linear(part, normed).view(shape) for part in (own.q_proj, own.k_proj, own.v_proj))
+        if hasattr(own, "q_norm"):
+            query, key = own.q_norm(query), own.k_norm(key)
+        query, key = (rotate(part, cos, sin, torch.empty_like(part)) for part in (query, key))
+        keys, values = kept.update(key.transpose(1, 2), value.transpose(1, 2))
+        # the query heads of one key head stand where queries do
+        query = query.view(len(hidden), keys.shape[1], -1, own.head_dim)
+        out = scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=own.scaling)
+        hidden = hidden + linear(own.o_proj, out.reshape(len(hidden), 1, -1))
+        normed, mlp = layer.post_attention_layernorm(hidden), layer.mlp
+        gated = mlp.act_fn(linear(mlp.gate_proj, normed)) * linear(mlp.up_proj, normed)
+        hidden = hidden + linear(mlp.down_proj, gated)
+    return linear(loaded.base.lm_head, text.norm(hidden)[:, -1])

@@ -50,11 +50,14 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it: query [B, H, T, D], key and value [B, H_kv, T, D] -> [B, T, H, D].
 
-    ``trees`` (with B = 1 and no cache) says how the columns belong together. They must cover all T columns.
+    ``trees`` (with B = 1 and no cache) says how the columns belong together. Raises ValueError unless they cover all T:
+    a cache, or columns that no tree claims, would let rows see each other without a word.
     """
-    if trees is None:
+    if not trees:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         return out, None
+    if not trees[-1].end == query.shape[2] == key.shape[2]:
+        raise ValueError(f"trees of {trees[-1].end} columns for {query.shape[2]} queries and {key.shape[2]} keys")
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

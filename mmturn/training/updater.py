@@ -74,6 +74,8 @@ class Updater:
             self._engine = deepspeed.initialize(
                 model=self._scored, optimizer=optimizer, config=settings, dist_init_required=False
             )[0]
+        if self._stage == 0 and processes.world_size == 1:
+            self._engine.enable_backward_allreduce = False  # it would copy all gradients to average them with nobody's
         self._scored.eval()
 
     def update(

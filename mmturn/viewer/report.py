@@ -146,9 +146,7 @@ def _report(report: RunReport) -> dict[str, Any]:
 
 def _costs(costs: Costs) -> Data:
     return {
-        "seconds": [
-            {"update": row.update, "seconds": row.seconds, "parts": row.parts} for row in costs.seconds
-        ],
+        "seconds": [{"update": row.update, "seconds": row.seconds, "parts": row.parts} for row in costs.seconds],
         "work": [asdict(work) for work in costs.work],
         "facts": costs.facts,
     }

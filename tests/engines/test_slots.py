@@ -157,6 +157,16 @@ def test_what_was_run_is_what_was_new(policy, views, alone):
     assert min(counters[f"{stage}_s"] for stage in ("vision", "prefill", "decode")) > 0
 
 
+def test_attended_columns_are_those_of_each_unique_token(policy):
+    one = opening(policy, "one", "A question.", tokens=6)
+    engine = never_ending(policy, [one, replace(one, id="two")])
+    while not engine.idle:
+        engine.collect()
+    context = len(one.token_ids)
+    decoded = 2 * sum(context + step for step in range(1, 6))
+    assert engine.take_counters()["attended"] == context * (context + 1) // 2 + decoded
+
+
 def never_ending(policy, requests):
     """Forces a token that does not end, so that lengths are the limits."""
     engine = engine_of(policy, max_batch=4)

@@ -113,6 +113,9 @@ def test_mcnemar_equals_its_definition() -> None:
     assert math.isclose(result.p_value, 2 * sum(math.comb(15, k) for k in range(4)) / 2**15)
     assert mcnemar(second, first).p_value == result.p_value
     assert mcnemar([1, 0], [1, 0]).p_value == 1.0
+    # many changed tasks, all one way: tiny, but no impossibility
+    assert mcnemar([0] * 2000, [1] * 2000).p_value == pytest.approx(2.0 * 0.5**1000 * 0.5**1000, abs=1e-300)
+    assert 0 < mcnemar([0] * 100, [1] * 100).p_value == pytest.approx(2.0 * 0.5**100)
     assert mcnemar([0, 1], [1, 0]).p_value == 1.0
     assert mcnemar([0] * 3000, [1] * 3000).p_value == 0.0
     assert math.isclose(mcnemar([0] * 5, [1] * 5).p_value, 0.0625)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from mmturn.families.forward import normalise, patchify
-from mmturn.models.kernels import PatchProjection, quicken
+from mmturn.models import kernels
+from mmturn.models.kernels import PackedLinears, PatchProjection, quicken
 from mmturn.models.load import ARCHITECTURES, LoadedModel, load_model
 from mmturn.testing.conversations import NoisePixels, noise_view
 
@@ -76,3 +77,19 @@ def test_a_patch_projection_is_the_convolution(kernel: tuple[int, int, int]) -> 
     expected = layer(inputs)
     layer.__class__ = PatchProjection
     torch.testing.assert_close(layer(inputs), expected)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 40])
+def test_packed_layers_are_the_layers(rows: int) -> None:
+    linear, biased, plain = PackedLinears(), nn.Linear(24, 7), nn.Linear(24, 40, bias=False)
+    x = torch.randn(rows, 1, 24)
+    with torch.no_grad():
+        for layer in (biased, plain):
+            torch.testing.assert_close(linear(layer, x), layer(x))
+            layer.weight.mul_(2)
+            # a copy: after the weights have changed it has to be forgotten
+            assert torch.allclose(linear(layer, x), layer(x)) == (not kernels._CAN_PACK)
+            linear.clear()
+            torch.testing.assert_close(linear(layer, x), layer(x))
+        half = nn.Linear(24, 7).bfloat16()
+        assert torch.equal(linear(half, x.bfloat16()), half(x.bfloat16()))

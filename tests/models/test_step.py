@@ -11,9 +11,12 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from mmturn.batching.rows import rows_of
+from mmturn.engines.hf import _evaluating
+from mmturn.engines.slots import Slots
 from mmturn.families.forward import positions
+from mmturn.models.kernels import PackedLinears
 from mmturn.models.load import LoadedModel
-from mmturn.models.step import encode_views, forward_step
+from mmturn.models.step import decode_step, encode_views, forward_step
 from mmturn.rendering.renderer import Renderer
 from mmturn.testing.conversations import NoisePixels, random_trajectory
 from mmturn.types import Row, Trajectory
@@ -121,3 +124,19 @@ def test_features_that_do_not_fit_the_placeholders_are_refused(loaded: LoadedMod
     pos, mask = torch.arange(3).expand(3, 1, 3), torch.ones(1, 3, dtype=torch.long)
     with pytest.raises(ValueError, match="do not match"), torch.no_grad():
         forward_step(loaded, ids, pos, mask, DynamicCache(config=loaded.base.config.get_text_config()), features)
+
+
+def test_a_decode_step_is_a_forward_step_of_one_token(loaded: LoadedModel) -> None:
+    slots = Slots(loaded.kv_shape, loaded.device, 3)
+    slots.allocate(3, 64)
+    slots.data.normal_(generator=torch.Generator().manual_seed(0))
+    before, columns = slots.data.clone(), torch.tensor([[9], [4], [30]])
+    ids, pos = torch.tensor([[5], [6], [7]]), torch.tensor([[20], [3], [31]]).expand(3, 3, 1)
+    mask = torch.zeros(3, 1, 1, 32).masked_fill_(~(torch.arange(32) <= columns)[:, None, None], float("-inf"))
+    with torch.no_grad(), _evaluating(loaded):
+        want = forward_step(loaded, ids, pos, mask, slots.cache(0, columns, 32), [])
+        kept, slots.data = slots.data, before
+        for linear in (lambda layer, x: layer(x), PackedLinears()):
+            found = decode_step(loaded, ids, pos, mask, slots.cache(0, columns, 32), linear)
+            torch.testing.assert_close(found, want, rtol=0, atol=1e-5)
+            torch.testing.assert_close(slots.data, kept, rtol=0, atol=1e-5)

@@ -65,6 +65,15 @@ def test_another_tree_gives_another_result(tensors: list[Tensor]) -> None:
     assert not torch.allclose(out, expected(tensors)[0], atol=1e-3)
 
 
+def test_columns_that_no_tree_claims_are_refused(tensors: list[Tensor]) -> None:
+    query, key, value = tensors
+    with pytest.raises(ValueError, match="columns"):
+        attention(torch.nn.Module(), query, key, value, None, trees=TREES[:-1])
+    longer = [torch.cat((part, part), 2) for part in (key, value)]
+    with pytest.raises(ValueError, match="keys"):
+        attention(torch.nn.Module(), query, *longer, None, trees=TREES)
+
+
 def test_parts_cover_the_mask_once() -> None:
     covered = torch.zeros(COLUMNS, COLUMNS, dtype=torch.long)
     for queries, keys, causal in parts_of(TREES):

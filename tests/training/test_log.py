@@ -55,6 +55,21 @@ def test_the_readable_line() -> None:
     assert line == "[bold]update 3/10[/bold]  reward 0.512  kl 2e-05  s: rollout 2.0 update 1.3"
 
 
+def test_the_readable_line_says_where_the_time_went_and_what_was_done_again() -> None:
+    metrics = {
+        "seconds/rollout": 3.0, "seconds/update": 3.24, "seconds/pack": 0.01, "stage/prefill": 0.3, "stage/decode": 1.9,
+        "stage/vision": 0.52, "stage/tools": 9.0, "stage/forward": 0.4, "stage/backward": 2.0, "stage/score": 0.01,
+        "stage/vision_update": 0.8, "cost/prefill_redundancy": 1.05, "cost/train_redundancy": 1.0,
+    }  # fmt: skip
+    seconds = (
+        "[bold]update 1/2[/bold]  s: rollout 3.0 (prefill 0.3 decode 1.9 vision 0.5) "
+        "update 3.2 (forward 0.4 backward 2.0 vision 0.8)"
+    )
+    assert readable_line(1, 2, metrics, ()) == seconds
+    again = {**metrics, "cost/train_redundancy": 1.217, "cost/image_redundancy": 2.0}
+    assert readable_line(1, 2, again, ()) == f"{seconds}  redundant: image 2.00x train 1.22x"
+
+
 def test_a_board_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     check_boards(TrainingConfig(log=("tensorboard",)))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -84,9 +99,10 @@ def test_means_do_not_depend_on_how_they_are_collected() -> None:
         for means in (whole, part):
             means.add("x", value, weight)
             means.top("y", value)
+            means.count("z", value)
     merged = Means()
     merged.merge([first, second])
-    assert merged.result() == whole.result() == {"x": 9.0 / 7.0, "y": 5.0}
+    assert merged.result() == whole.result() == {"x": 9.0 / 7.0, "y": 5.0, "z": 9.0}
     empty = Means()
     empty.add("x", 0.0, 0.0)
     assert empty.result() == {}

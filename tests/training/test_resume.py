@@ -22,7 +22,8 @@ PROGRAM = Path(__file__).with_name("kill_program.py")
 
 def lines(run: Path) -> list[dict[str, Any]]:
     """What the log says, without the clock."""
-    return [{k: v for k, v in line.items() if k != "time" and "seconds/" not in k} for line in read_metrics(run)]
+    timed = ("time", "seconds/", "stage/", "cost/peak_", "cost/update_peak_")
+    return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in read_metrics(run)]
 
 
 def rollouts(run: Path) -> list[Trajectory]:

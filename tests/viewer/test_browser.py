@@ -17,7 +17,19 @@ from mmturn.evaluation.suites import AnswerScorer
 from mmturn.geometry import Box
 from mmturn.media.store import ImageStore
 from mmturn.types import Action, ImageRef, Observation, Reward, StopReason, Task, Trajectory, Turn
-from mmturn.viewer import Baseline, Curve, RunReport, Section, Stage, StageSeconds, pair_up, write_page, write_report
+from mmturn.viewer import (
+    Baseline,
+    Costs,
+    Curve,
+    RunReport,
+    Section,
+    Stage,
+    StageSeconds,
+    Work,
+    pair_up,
+    write_page,
+    write_report,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -142,7 +154,11 @@ def test_a_hostile_report_does_nothing(tmp_path: Path, dump: Dump, make: Make, p
             after=report,
             comparison=compare(rows, rows).to_json(),
             curves=[Curve(EVIL, {EVIL: [(0, 1.0)], "__proto__": [(0, float("nan"))]}), Curve("empty", {})],
-            seconds=[StageSeconds(1, {EVIL: 1.0})],
+            costs=Costs(
+                [StageSeconds(1, {EVIL: 1.0, "__proto__": 1.0}, {EVIL: {EVIL: 0.5, "__proto__": 0.1}})],
+                [Work(EVIL, 2.0, 1.0)],
+                {EVIL: EVIL},
+            ),
             baselines=[Baseline(EVIL, 0.5, note=EVIL)],
             facts={EVIL: EVIL},
             sections=[Section(EVIL, [hostile(picture[1], make, EVIL)])],
@@ -228,7 +244,7 @@ def test_a_report_draws_its_parts(tmp_path: Path, dump: Dump, make: Make, pictur
         after=make_report(info, rows[1]).to_json(),
         comparison=compare(*rows).to_json(),
         curves=[Curve("Reward", curve), Curve("Accuracy", {"all": [(0, 0.2), (8, 0.9)]}, "share")],
-        seconds=[StageSeconds(i, {"rollout": 1.0, "update": 0.5}) for i in range(9)],
+        costs=Costs([StageSeconds(i, {"rollout": 1.0, "update": 0.5}) for i in range(9)]),
         baselines=[Baseline("crops at random", 0.2, 0.1, 0.3, 256)],
         facts={"seed": "7"},
         sections=[Section("Before and after", pair_up(old, new), side_by_side="task")],
@@ -246,3 +262,44 @@ def test_a_report_draws_its_parts(tmp_path: Path, dump: Dump, make: Make, pictur
     assert document.count("<rect") > 9 * 2
     empty = write_report(tmp_path / "first.html", RunReport("Begun", stages=[Stage("Before", "running")]))
     assert "Begun" in text_of(dump(empty))
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_report_shows_where_the_time_goes(tmp_path: Path, dump: Dump, width: int) -> None:
+    rows = [
+        StageSeconds(
+            update,
+            {"rollout": 2.0 + update, "pack": 0.5, "update": 1.0},
+            {"rollout": {"prefill": 0.5, "decode": 1.0 + update}, "update": {"forward": 0.25, "backward": 0.75}},
+        )
+        for update in (1, 2, 3)
+    ]
+    work = [Work("tokens prefilled", 1200.0, 1000.0), Work("images encoded", 40.0, 40.0)]
+    costs = Costs(rows, work, {"share of the peak": "37 %"})
+    path = write_report(tmp_path / "r.html", RunReport("x", costs=costs))
+    script = """
+    const widths = [...document.querySelectorAll(".stack > i")].map((piece) => piece.getBoundingClientRect().width);
+    const all = widths.reduce((sum, value) => sum + value, 0);
+    const bar = document.querySelector(".stack").getBoundingClientRect().width;
+    const shares = widths.map((value) => Math.round((100 * value) / all));
+    document.body.append(`@widths: ${shares}; ${Math.round(bar - all)}@`);
+    const plot = document.querySelector(".beside .plot svg");
+    plot.dispatchEvent(new PointerEvent("pointermove", { clientX: plot.getBoundingClientRect().right }));
+    document.body.append(`@hover: ${document.querySelector(".readout").textContent}@`);
+    document.body.append(`@over: ${document.documentElement.scrollWidth - document.documentElement.clientWidth}@`);
+    """
+    document = dump(acting(path, script), width=width)
+    text = re.sub(r"\s+", " ", text_of(document))
+    notes = dict(re.findall(r"@([a-z]+): ([^@]*)@", text))
+    # of 5.5 s: prefill 0.5, decode 3.0, the rest 0.5, pack 0.5, forward 0.25, backward 0.75
+    assert notes["widths"] == "9,55,9,9,5,14; 0"
+    assert notes["hover"].startswith("update 3rollout: prefill0.50 s") and notes["hover"].endswith("in all6.50 s")
+    assert int(notes["over"]) <= 0, "nothing is wider than the screen"
+    for wanted in (
+        "5.50 s an update, the mean of 3 updates",
+        "rollout 4.00 s 73 %",
+        "tokens prefilled 1,200 1,000 1.20",
+    ):
+        assert wanted in text, wanted
+    assert document.count('class="again"') == 1 and "37 %" in text
+    assert document.count('<rect class="fill"') == 6 * 3

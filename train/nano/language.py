@@ -125,7 +125,11 @@ def train(model, processor, corpus: Corpus, worlds: dict[str, World], args) -> N
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [g["lr"] for g in groups], total_steps=args.steps, pct_start=0.05, final_div_factor=50
+        optimizer,
+        [g["lr"] for g in groups],
+        total_steps=args.steps,
+        pct_start=max(0.05, 2 / args.steps),
+        final_div_factor=50,
     )
     rest_odds = sum(LEVEL_ODDS.values()) - LEVEL_ODDS["position"]
     odds = {k: args.position if k == "position" else v * (1 - args.position) / rest_odds for k, v in LEVEL_ODDS.items()}

@@ -185,7 +185,11 @@ def train(model, processor, stack, crowd_stack, val_stack, args) -> dict[str, fl
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.02, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [g["lr"] for g in groups], total_steps=args.steps, pct_start=0.06, final_div_factor=20
+        optimizer,
+        [g["lr"] for g in groups],
+        total_steps=args.steps,
+        pct_start=max(0.06, 2 / args.steps),
+        final_div_factor=20,
     )
     generator = torch.Generator().manual_seed(args.seed)
     began, measures = time.time(), {}

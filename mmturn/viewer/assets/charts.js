@@ -1,4 +1,4 @@
-// Line charts, stacked bars and interval plots as SVG, with the values under the pointer.
+// Line charts and interval plots as SVG, with the values under the pointer.
 
 const COLOURS = 6;
 
@@ -126,36 +126,6 @@ function lineChart(curve) {
       return el("div", "", names.length > 1 ? swatch(i, name) : "", value);
     }),
   );
-  return holder;
-}
-
-function stackedBars(title, rows) {
-  const names = [...new Set(rows.flatMap((row) => Object.keys(row.seconds)))];
-  const [holder, plot] = frame(title, names);
-  holder.classList.add("wide");
-  const xs = rows.map((row) => row.update);
-  const sum = (row) => names.reduce((total, name) => total + (row.seconds[name] || 0), 0);
-  const high = Math.max(...rows.map(sum), 1e-9);
-  const span = Math.max(...xs) - Math.min(...xs) || 1;
-  const place = plane([Math.min(...xs) - span / (2 * rows.length), Math.max(...xs) + span / (2 * rows.length)], 0, high);
-  const root = svg("svg", { viewBox: `0 0 ${SHAPE.width} ${SHAPE.height}`, role: "img", "aria-label": title });
-  axes(root, place, 0, high, "s");
-  const wide = Math.max(0.6, ((SHAPE.width - SHAPE.left - SHAPE.right) / rows.length) * 0.82);
-  for (const row of rows) {
-    let base = 0;
-    names.forEach((name, i) => {
-      const value = row.seconds[name] || 0;
-      const [top, bottom] = [place.y(base + value), place.y(base)];
-      const box = { x: place.x(row.update) - wide / 2, y: top, width: wide, height: Math.max(0, bottom - top) };
-      root.append(svg("rect", { class: `fill c${i % COLOURS}`, ...box }));
-      base += value;
-    });
-  }
-  follow(plot, root, xs, place, (x) => {
-    const row = rows.find((entry) => entry.update === x);
-    const list = names.map((name, i) => el("div", "", swatch(i, name), el("b", "", fullText(row.seconds[name] ?? null, "s"))));
-    return [...list, el("div", "", el("span", "key", "in all"), el("b", "", fullText(sum(row), "s")))];
-  });
   return holder;
 }
 

@@ -1,4 +1,4 @@
-// The head of a run's report: stages, accuracy before and after, tables, curves, seconds.
+// The head of a run's report: stages, accuracy before and after, tables, curves, costs.
 
 function range(interval) {
   return interval ? `${percent(interval.low)} to ${percent(interval.high)}` : "";
@@ -113,10 +113,10 @@ function baselineTable(baselines) {
   return block;
 }
 
-function factList(facts) {
+function factRows(facts) {
   const list = el("dl", "meta");
   for (const [key, value] of Object.entries(facts)) list.append(el("dt", "", words("", key)), el("dd", "", words("", value)));
-  return el("section", "", el("h2", "", "How this was made"), list);
+  return list;
 }
 
 function buildReport(page, report) {
@@ -139,11 +139,6 @@ function buildReport(page, report) {
   }
   if (report.baselines.length) columns.append(baselineTable(report.baselines));
   if (columns.childElementCount) page.append(columns);
-  const lower = el("div", "columns");
-  if (report.seconds.length) {
-    const chart = stackedBars("Seconds by stage, each update", report.seconds);
-    lower.append(el("section", "", el("h2", "", "Where the time goes"), chart));
-  }
-  if (Object.keys(report.facts).length) lower.append(factList(report.facts));
-  if (lower.childElementCount) page.append(lower);
+  if (report.costs && (report.costs.seconds.length || report.costs.work.length)) page.append(costSection(report.costs));
+  if (Object.keys(report.facts).length) page.append(el("section", "", el("h2", "", "How this was made"), factRows(report.facts)));
 }
