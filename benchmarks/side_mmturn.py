@@ -28,6 +28,7 @@ from mmturn.build import Policy
 from mmturn.engines.hf import HFEngine
 from mmturn.grammars.tool_call import ToolCallConfig, ToolCallGrammar
 from mmturn.jobs.train import open_trainee, train_policy
+from mmturn.models import kernels
 from mmturn.models.settings import ModelConfig
 from mmturn.recipe import Recipe
 from mmturn.rollout import Driver, RolloutConfig
@@ -124,6 +125,8 @@ class Watch:
         """Everything is built."""
         self.memory.__enter__()
         self.rows.__enter__()
+        # packed matrices bear no trace of their weights: what is counted runs the weights themselves
+        self.packs, kernels._CAN_PACK = kernels._CAN_PACK, False
         self.meter.take()
         self.ended, self.cpu = time.perf_counter(), time.process_time()
 
@@ -133,6 +136,7 @@ class Watch:
         taken = self.meter.take()
         if report.update == 1:
             self.rows.__exit__(None, None, None)
+            kernels._CAN_PACK = self.packs
             self.trace.counts = counts_of(dict(self.rows.rows), taken["images"])
             self.trace.sequences = [_ids(trajectory) for group in report.groups for trajectory in group]
             keys = ("loss", "grad_norm", "entropy")
