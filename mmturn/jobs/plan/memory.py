@@ -112,6 +112,7 @@ def memory_of(
     phases: dict[str, dict[str, float]] = {
         "rollout": {
             "key-value slots": slots, "kept contexts": kept, "activations": rolled, "allocator": holes * rolled,
+            **_packed(recipe, shape, precision),
             **({"gathered weights": float(training.all * element)} if training.stage == 3 else {}),
         },
         "update": {**more, "activations": held.update, "allocator": holes * (held.update + gradients)},
@@ -142,6 +143,16 @@ def _gradients(training: Training, device: str, passes: int) -> float:
     buckets = min(training.trainable, _BUCKET) * training.element * (2 if device == "cuda" else 1)
     beside = passes > 1 or training.element < 4 or training.trainable > _BUCKET
     return buckets + (4.0 * training.trainable / training.processes if beside else 0.0)
+
+
+def _packed(recipe: Recipe, shape: Shape, precision: Precision) -> dict[str, float]:
+    """The matrices as decoding takes them, beside the weights: all plain linear layers and the head."""
+    if not precision.lean:
+        return {}
+    lora = recipe.model.lora
+    adapted = set() if lora is None else set(lora.layers)
+    plain = sum(inner * outer for name, (inner, outer) in shape.linears().items() if name not in adapted)
+    return {"packed matrices": 4.0 * (shape.layers * plain + shape.vocabulary * shape.hidden)}
 
 
 def _gathered(training: Training) -> dict[str, float]:

@@ -35,6 +35,8 @@ def main() -> None:
 
 
 def _found(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> dict[str, Any]:
+    from mmturn.models.kernels import PackedLinears
+
     held = _resident() + _UNSEEN
     memory = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     left = torch.randn(_ROWS[device.type], inner, device=device).to(dtype)
@@ -42,8 +44,8 @@ def _found(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> 
     wide = torch.ones(1 << (25 if device.type == "cpu" else 28), device=device)
     small, layer = torch.ones(4, 4, device=device), torch.nn.Linear(4, 4, device=device)
     count = -(-_STREAM_BYTES[device.type] // (inner * outer * right.element_size()))
-    weights = torch.randn(count, outer, inner, device=device).to(dtype).unbind()
-    few = left[:_FEW]
+    layers = [torch.nn.Linear(inner, outer, bias=False, device=device, dtype=dtype) for _ in range(count)]
+    few, linear = left[:_FEW], PackedLinears()  # as decoding runs them
     other = torch.empty_like(wide)
     return {
         "device": device.type,
@@ -52,7 +54,7 @@ def _found(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> 
         "flops": 2.0 * left.shape[0] * inner * outer / _best_s(device, lambda: left @ right),
         "bytes_per_s": 2.0 * wide.numel() * 4 / _best_s(device, lambda: other.copy_(wide)),
         "call_s": _best_s(device, lambda: [layer(small) for _ in range(100)]) / 100,
-        "weight_s": _best_s(device, lambda: [few @ weight.t() for weight in weights]) / (count * inner * outer),
+        "weight_s": _best_s(device, lambda: [linear(one, few) for one in layers]) / (count * inner * outer),
     }
 
 

@@ -102,15 +102,14 @@ def tree_flops(shape: Shape, work: Workload) -> float:
 
 
 def _decode_s(shape: Shape, work: Workload, training: Training, machine: Machine, rows: int, flops: float) -> float:
-    """A step multiplies all weights with a few rows, or computes, whichever takes longer; reads keys and values, which
-    are repeated for the heads that share them; and calls."""
+    """A step multiplies all weights with a few rows, or computes, whichever takes longer; reads keys and values; and
+    calls."""
     assert machine.flops and machine.bytes_per_s and machine.call_s and machine.weight_s
     waves = -(-work.trajectories // rows)
     steps = waves * work.turns * (work.sampled - 1)
     weights = shape.layers * shape.layer_weights + shape.vocabulary * shape.hidden
     products = max(weights * machine.weight_s, flops / max(steps, 1) / machine.flops)
     seen = rows * shape.kv_bytes_per_token(training.element) * (work.prompt + work.own / 2)
-    repeated = 1 + 2 * shape.heads // shape.kv_heads if shape.heads > shape.kv_heads else 1
     drawn = 4 * rows * shape.vocabulary * _DRAWING
-    reading = (seen * repeated + drawn) / machine.bytes_per_s
+    reading = (seen + drawn) / machine.bytes_per_s
     return steps * (products + reading + _CALLS * shape.layers * machine.call_s)

@@ -54,6 +54,9 @@ def test_weights_and_optimizer_by_way_of_training(repo: Path) -> None:
     assert shared.phases["rollout"]["gathered weights"] == 4 * everything
     adapters = planned("model.lora={rank: 4}")
     assert adapters.training.trainable == shape.adapter_parameters(4, LoraSettings().layers)
+    matrices = 4 * (shape.layers * shape.layer_weights + shape.vocabulary * shape.hidden)
+    assert plain.phases["rollout"]["packed matrices"] == matrices and "packed matrices" not in half.phases["rollout"]
+    assert adapters.memory.phases["rollout"]["packed matrices"] == 4 * shape.vocabulary * shape.hidden
     assert planned("rl.kl_coef=0.1").memory.lasting["reference policy"] == 4 * everything
 
 
