@@ -180,6 +180,12 @@ def causal_pairs(new: float, past: float = 0.0) -> float:
 
 def shape_of(folder: Path | str) -> Shape:
     """The shape of the model in a folder, from its config.json. Raises CheckpointError naming the file and the key."""
+    config = read_config(folder)
+    return _shape(_Section(Path(folder) / "config.json", config), str(config["model_type"]))
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """config.json of a model folder. Raises CheckpointError where it cannot be read or is of another architecture."""
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -189,8 +195,8 @@ def shape_of(folder: Path | str) -> Shape:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in MODEL_TYPES:
-        raise CheckpointError(f"{path}: the architecture is {kind!r}; mmturn knows {', '.join(MODEL_TYPES)}")
-    return _shape(_Section(path, config), str(kind))
+        raise CheckpointError(f"{path}: the architecture is {kind!r}; mmturn loads {', '.join(sorted(MODEL_TYPES))}")
+    return dict(config)
 
 
 def _shape(config: _Section, kind: str) -> Shape:

@@ -24,6 +24,7 @@ from transformers.utils import logging as hf_logging
 
 from mmturn.errors import CheckpointError, ConfigError
 from mmturn.families import family_of
+from mmturn.families.shape import read_config
 from mmturn.families.spec import Family
 from mmturn.models import tree_attention
 from mmturn.models.files import check_weight_files, model_folder
@@ -161,23 +162,12 @@ def load_configured(config: ModelConfig, *, activation_checkpointing: bool = Fal
 
 def _config(folder: Path) -> dict[str, Any]:
     """config.json of a supported architecture."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: not found; a model folder as save_pretrained writes it is needed") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    model_type = config.get("model_type") if isinstance(config, dict) else None
-    if model_type not in ARCHITECTURES:
-        raise CheckpointError(
-            f"{path}: the architecture is {model_type!r}; mmturn loads {', '.join(sorted(ARCHITECTURES))}"
-        )
+    config = read_config(folder)
     named = config.get("architectures") or []
-    wanted = ARCHITECTURES[model_type].__name__
+    wanted = ARCHITECTURES[config["model_type"]].__name__
     if named and wanted not in named:
-        raise CheckpointError(f"{path}: architectures is {named}; {wanted} is needed")
-    return dict(config)
+        raise CheckpointError(f"{folder / 'config.json'}: architectures is {named}; {wanted} is needed")
+    return config
 
 
 def _dtype(name: str) -> torch.dtype | str:
