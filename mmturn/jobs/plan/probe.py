@@ -19,6 +19,7 @@ _ROWS = {"cpu": 1024, "cuda": 8192}
 _FEW = 8
 _STREAM_BYTES = {"cpu": 1 << 26, "cuda": 1 << 30}
 _LONG_S = 0.4
+_FEWEST_RUNS = 3
 _UNSEEN = 55_000_000
 """What DeepSpeed's first step and the log bring in beside what is imported here."""
 
@@ -59,9 +60,11 @@ def _found(device: torch.device, dtype: torch.dtype, inner: int, outer: int) -> 
 
 
 def _best_s(device: torch.device, run: Callable[[], object]) -> float:
-    best, begun = float("inf"), time.perf_counter()
+    """Shortest of some runs after a first one; of a few at least, however slow a busy machine makes them."""
+    best, begun, runs = float("inf"), time.perf_counter(), 0
     run()
-    while time.perf_counter() - begun < _LONG_S:
+    while runs < _FEWEST_RUNS or time.perf_counter() - begun < _LONG_S:
+        runs += 1
         start = time.perf_counter()
         run()
         if device.type == "cuda":
