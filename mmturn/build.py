@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmturn.batching.patches import Patches
 from mmturn.components import config_class, made, make_grammar, make_tools
 from mmturn.credit.assign import Credit
 from mmturn.engines.hf import HFEngine
@@ -31,13 +32,15 @@ class Policy:
     renderer: Renderer
     grammar: ActionGrammar
     store: ImageStore
+    patches: Patches
+    """Of the store's images."""
     make_env: Callable[[], Environment]
 
     def engine(self, *, forced: Callable[[Request], Sequence[int]] | None = None) -> HFEngine:
         """An engine on the loaded weights; ``forced``: see HFEngine."""
         return HFEngine(
             self.loaded,
-            self.store,
+            self.patches,
             self.recipe.engine,
             banned_ids=self.renderer.banned_ids,
             end_ids=[self.renderer.end_id],
@@ -55,7 +58,7 @@ class Policy:
         meta = {"model": str(self.loaded.folder.name), "banned_ids": list(self.renderer.banned_ids)}
         return Driver(
             engine, self.renderer, self.grammar, self.make_env, make_host(config), config,
-            prepare=self.store.pixels, meta=meta,
+            prepare=self.patches, meta=meta,
         )  # fmt: skip
 
 
@@ -65,13 +68,14 @@ def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore |
     rubric_of(recipe.reward, allow_code)
     Credit(recipe.credit, allow_code)
     loaded = load_configured(recipe.model, activation_checkpointing=recipe.training.activation_checkpointing)
-    images = store or ImageStore()
+    images = store or ImageStore(view_bytes=0)  # views are kept as patches
     return Policy(
         recipe,
         loaded,
         Renderer(loaded.family, loaded.tokenizer),
         make_grammar(recipe.grammar, loaded.family, allow_code),
         images,
+        Patches(images, loaded.family),
         env_factory(recipe, loaded.family, images, tools, allow_code),
     )
 

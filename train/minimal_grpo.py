@@ -80,7 +80,7 @@ def batches(trajectories: Sequence[Trajectory], policy: Policy, size: int) -> li
             [row for row, _ in rows[start : start + size]],
             [advantages for _, advantages in rows[start : start + size]],
             loaded.family,
-            policy.store,
+            policy.patches,
             image_token_id=loaded.image_token_id,
             pad_id=loaded.pad_id,
         )

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmturn.batching.patches import PatchSource
 from mmturn.batching.tree import Packed, pack
 from mmturn.errors import DataError
-from mmturn.families.forward import patchify, positions
+from mmturn.families.forward import positions
 from mmturn.families.spec import Family
 from mmturn.types import Row, View
-
-
-class PixelSource(Protocol):
-    """What shows the pixels of a view; ``media.ImageStore`` does."""
-
-    def pixels(self, view: View) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ def collate(
     rows: Sequence[Row],
     advantages: Sequence[Sequence[float]] | None,
     family: Family,
-    store: PixelSource | None,
+    source: PatchSource | None,
     *,
     image_token_id: int,
     pad_id: int = 0,
@@ -111,7 +104,7 @@ def collate(
     Args:
         rows: any number; none makes ``empty_batch``.
         advantages: per row one number per token (``spread_advantages``); None: 0 everywhere (supervised learning).
-        store: shows each unique view once; None leaves the patches out.
+        source: asked for each unique view once; None leaves the patches out.
         groups: number of rows of each group, whose rows stand together: they are packed as trees; None pads.
     Raises DataError naming the trajectory where advantages or placeholders do not fit a row.
     """
@@ -138,7 +131,7 @@ def collate(
         for view in row.views:
             unique.setdefault(view, len(unique))
     known = all(row.logprobs is not None for row in rows)
-    patches, grids = collate_images(unique, family, store)
+    patches, grids = collate_images(unique, family, source)
     image_index = tuple(tuple(unique[view] for view in row.views) for row in rows)
     return Batch(
         input_ids=torch.from_numpy(input_ids),
@@ -181,11 +174,11 @@ def _positions(row: Row, family: Family, image_token_id: int) -> NDArray[np.int6
         raise DataError(f"trajectory {row.trajectory_id}: {error}") from error
 
 
-def collate_images(views: Collection[View], family: Family, store: PixelSource | None) -> tuple[Tensor, Tensor]:
+def collate_images(views: Collection[View], family: Family, source: PatchSource | None) -> tuple[Tensor, Tensor]:
     """Patches (as bytes: an eighth of the tower's float32 input) and grids [N, 3] of views, one after the other."""
-    if not views or store is None:
+    if not views or source is None:
         return torch.zeros(0, 3 * family.patch_size**2, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int64)
-    patches = torch.cat([patchify(store.pixels(view), family) for view in views])
+    patches = torch.cat([source(view) for view in views])
     return patches, torch.tensor([family.grid(view.size) for view in views])
 
 

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from mmturn.batching.patches import PatchSource
 from mmturn.engines import prefill
 from mmturn.engines.decoding import Batch, sample
 from mmturn.engines.places import Places
 from mmturn.engines.rows import Row, RowMaker
 from mmturn.engines.sampling import RowSampler, Warp
 from mmturn.engines.settings import HFConfig
-from mmturn.media import ImageStore
 from mmturn.models.features import FeatureCache
 from mmturn.models.kernels import PackedLinears
 from mmturn.models.load import LoadedModel
@@ -52,7 +52,7 @@ class HFEngine:
     def __init__(
         self,
         loaded: LoadedModel,
-        store: ImageStore,
+        patches: PatchSource,
         config: HFConfig,
         *,
         banned_ids: Sequence[int],
@@ -61,7 +61,7 @@ class HFEngine:
         forced: Callable[[Request], Sequence[int]] | None = None,
     ) -> None:
         """``forced``: ids that a request's steps take whatever is drawn, one per step, -1 to draw freely."""
-        self.loaded, self.store, self.config, self.decode = loaded, store, config, decode
+        self.loaded, self.patches, self.config, self.decode = loaded, patches, config, decode
         self.forced = forced
         self.version = 0
         self.end_ids = frozenset(end_ids)
@@ -213,14 +213,14 @@ class HFEngine:
             try:
                 for view in fill.views:
                     if view not in self.features and view not in new:
-                        new[view] = self.store.pixels(view)
+                        new[view] = self.patches(view)
                 ready.append(fill)
                 wanted += fill.views
             except Exception as error:
                 for row in fill.rows:
                     row.error = f"{type(error).__name__}: {error}"
                     self._fail(row.request, row.error)
-        for view, encoded in zip(new, encode_views(self.loaded, list(new.values())) if new else (), strict=True):
+        for view, encoded in zip(new, encode_views(self.loaded, new), strict=True):
             self.features.put(view, encoded)
         features = {view: self.features[view] for view in wanted}
         self.features.trim(features)

@@ -251,7 +251,7 @@ def replay_reward(trajectory: Trajectory, rubric: Rubric) -> Divergence | None:
 def logprob_gap(policy: Policy, trajectory: Trajectory, module: PolicyModule) -> tuple[float | None, Divergence | None]:
     """Largest difference between stored and teacher-forced log-probs at the temperature they were sampled at; None
     where none are stored."""
-    feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
+    feed = Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids)
     temperature = float(trajectory.meta.get("temperature", policy.recipe.rollout.temperature))
     module.temperature = temperature if temperature > 0 else 1.0
     try:

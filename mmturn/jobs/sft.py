@@ -36,7 +36,7 @@ def sft_policy(
     recipe = seeded(recipe)
     trainee = open_trainee(recipe, allow_code=allow_code)
     policy = trainee.policy
-    feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
+    feed = Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids)
     rows, problems = sft_rows(policy, feed, out, trainee.processes)
     if problems and console is not None:
         text = f"{len(problems)} trajectories left out: {problems[0]}"

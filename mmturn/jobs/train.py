@@ -117,7 +117,7 @@ def train_policy(
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
         rubric=rubric_of(recipe.reward, allow_code), credit=Credit(recipe.credit, allow_code),
-        feed=Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids), images=policy.store,
+        feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), images=policy.store,
         publish=publish, features=engine.features, counters=engine.take_counters, price=trainee.price(),
         reference=reference, on_update=on_update,
     )  # fmt: skip

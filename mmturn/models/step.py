@@ -6,23 +6,21 @@ rotary positions and a two-dimensional mask over the past and the new columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.cache_utils import Cache
 
-from mmturn.families.forward import normalise, patchify
+from mmturn.families.forward import normalise
 from mmturn.families.spec import Family
-from mmturn.geometry import Size
 from mmturn.models.kernels import rotate
 from mmturn.models.load import LoadedModel
+from mmturn.types import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +56,18 @@ def vision_features(base: Any, patches: Tensor, grids: Tensor, family: Family) -
 
 @torch.no_grad()
 def encode_views(
-    loaded: LoadedModel, pixels: Sequence[NDArray[np.uint8]], *, max_patches: int = 1 << 15
+    loaded: LoadedModel, views: Mapping[View, Tensor], *, max_patches: int = 1 << 15
 ) -> list[ViewFeatures]:
-    """Encode shown images (uint8 [H, W, 3] each), detached, in calls of about ``max_patches`` patches."""
+    """Encode views with their patches (uint8 [n, 3 * patch * patch]), detached, in calls of about ``max_patches``
+    patches."""
     family, device = loaded.family, loaded.device
     features: list[ViewFeatures] = []
     chunk: list[Tensor] = []
     grids: list[tuple[int, int, int]] = []
-    for number, image in enumerate(pixels):
-        chunk.append(patchify(image, family))
-        grids.append(family.grid(Size(image.shape[1], image.shape[0])))
-        if number + 1 == len(pixels) or sum(map(len, chunk)) + len(chunk[-1]) > max_patches:
+    for number, (view, patches) in enumerate(views.items()):
+        chunk.append(patches)
+        grids.append(family.grid(view.size))
+        if number + 1 == len(views) or sum(map(len, chunk)) + len(chunk[-1]) > max_patches:
             grid = torch.tensor(grids, device=device)
             features += vision_features(loaded.base, torch.cat(chunk).to(device), grid, family)
             chunk, grids = [], []

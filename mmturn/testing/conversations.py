@@ -16,7 +16,7 @@ WORDS = ("red", "blue", "circle", "left of", "next to the star", "\n", "12", "é
 
 
 class NoisePixels:
-    """A ``batching.collate.PixelSource`` that shows each view as noise of its own; counts how often it is asked."""
+    """A ``batching.patches.PixelSource`` that shows each view as noise of its own; counts how often it is asked."""
 
     def __init__(self) -> None:
         self.calls = 0

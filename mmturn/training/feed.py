@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmturn.batching.collate import Batch, PixelSource, collate, empty_batch
+from mmturn.batching.collate import Batch, collate, empty_batch
+from mmturn.batching.patches import PatchSource
 from mmturn.batching.rows import rows_of
 from mmturn.errors import DataError
 from mmturn.families.spec import Family
@@ -20,7 +21,7 @@ class Feed:
     """What rows and batches need to know of the policy."""
 
     family: Family
-    store: PixelSource
+    source: PatchSource
     image_token_id: int
     pad_id: int
     banned_ids: tuple[int, ...]
@@ -28,10 +29,10 @@ class Feed:
     """How many ids the model embeds."""
 
     @classmethod
-    def of(cls, loaded: LoadedModel, store: PixelSource, banned_ids: Sequence[int]) -> Feed:
+    def of(cls, loaded: LoadedModel, source: PatchSource, banned_ids: Sequence[int]) -> Feed:
         """For a loaded model; ``banned_ids`` are the renderer's."""
         vocab_size = int(loaded.base.config.text_config.vocab_size)
-        return cls(loaded.family, store, loaded.image_token_id, loaded.pad_id, tuple(banned_ids), vocab_size)
+        return cls(loaded.family, source, loaded.image_token_id, loaded.pad_id, tuple(banned_ids), vocab_size)
 
     def rows(self, trajectory: Trajectory) -> list[Row]:
         """The training rows of a trajectory. Raises DataError naming trajectory and turn."""
@@ -51,7 +52,7 @@ class Feed:
         """
         try:
             for view in dict.fromkeys(row.views):
-                self.store.pixels(view)
+                self.source(view)
         except DataError as error:
             raise DataError(f"trajectory {row.trajectory_id}: {error}") from error
 
@@ -66,7 +67,7 @@ class Feed:
         """One batch of rows; ``advantages`` per token of each row. With ``groups`` (rows of each, in order) they are
         packed as trees; without ``patches`` an ``Images`` shows the pictures."""
         return collate(
-            rows, advantages, self.family, self.store if patches else None,
+            rows, advantages, self.family, self.source if patches else None,
             image_token_id=self.image_token_id, pad_id=self.pad_id, groups=groups,
         )  # fmt: skip
 

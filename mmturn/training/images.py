@@ -22,7 +22,7 @@ from mmturn.training.processes import Processes
 from mmturn.types import View
 
 if TYPE_CHECKING:
-    from mmturn.batching.collate import PixelSource
+    from mmturn.batching.patches import PatchSource
     from mmturn.models.policy import PolicyModule
     from mmturn.training.feed import Feed
     from mmturn.training.run import RunSetup
@@ -54,14 +54,14 @@ class Images:
     def __init__(
         self,
         policy: PolicyModule | Any,
-        store: PixelSource,
+        source: PatchSource,
         cache: FeatureCache,
         processes: Processes,
         *,
         max_patches: int = 2048,
     ) -> None:
         """``cache``: features of the tower's present weights, an engine's too; ``max_patches``: in one call of it."""
-        self.policy, self.store, self.cache, self.processes = policy, store, cache, processes
+        self.policy, self.source, self.cache, self.processes = policy, source, cache, processes
         self.max_patches, self.trainable = max_patches, not policy.vision_frozen
         self._shown: dict[View, ViewFeatures] = {}
         self._chunks: list[list[View]] = []
@@ -144,7 +144,7 @@ class Images:
 
     def _pixels(self, views: Sequence[View]) -> tuple[Tensor, Tensor]:
         family = self.policy.family
-        patches, grids = collate_images(views, family, self.store) if views else blank_image(family)
+        patches, grids = collate_images(views, family, self.source) if views else blank_image(family)
         device = self.processes.device
         return patches.to(device, non_blocking=True), grids.to(device, non_blocking=True)
 
@@ -163,4 +163,4 @@ def _leaf(features: ViewFeatures) -> ViewFeatures:
 def images_of(setup: RunSetup, feed: Feed, cache: FeatureCache) -> Images:
     """The images of a run."""
     updater = setup.updater
-    return Images(updater.policy, feed.store, cache, updater.processes, max_patches=setup.training.image_patches)
+    return Images(updater.policy, feed.source, cache, updater.processes, max_patches=setup.training.image_patches)

@@ -50,7 +50,7 @@ class Reference:
             return images
         if self._images is None:
             cache, policy = FeatureCache(images.cache.max_bytes), getattr(self._policy, "module", self._policy)
-            self._images = Images(policy, images.store, cache, self.processes, max_patches=images.max_patches)
+            self._images = Images(policy, images.source, cache, self.processes, max_patches=images.max_patches)
         return self._images
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mmturn.batching.collate import collate, empty_batch, spread_advantages
+from mmturn.batching.patches import Patches
 from mmturn.batching.rows import rows_of
 from mmturn.errors import DataError
 from mmturn.families.forward import patchify, positions
@@ -30,7 +31,9 @@ def rows(renderer: Renderer) -> list[Row]:
 def test_each_row_is_found_again(renderer: Renderer, rows: list[Row]) -> None:
     noise, family = NoisePixels(), renderer.family
     advantages = [spread_advantages(row, [0.5, -1.0, 2.0]) for row in rows]
-    batch = collate(rows, advantages, family, noise, image_token_id=renderer.image_token_id, pad_id=PAD)
+    batch = collate(
+        rows, advantages, family, Patches(noise, family), image_token_id=renderer.image_token_id, pad_id=PAD
+    )
     width = max(len(row.token_ids) for row in rows)
     assert batch.input_ids.shape == (4, width) and batch.position_ids.shape == (3, 4, width)
     assert batch.old_logprobs is not None
@@ -53,7 +56,7 @@ def test_each_row_is_found_again(renderer: Renderer, rows: list[Row]) -> None:
 
 def test_each_unique_view_is_shown_once_and_kept_as_bytes(renderer: Renderer, rows: list[Row]) -> None:
     noise, family = NoisePixels(), renderer.family
-    batch = collate(rows, None, family, noise, image_token_id=renderer.image_token_id)
+    batch = collate(rows, None, family, Patches(noise, family), image_token_id=renderer.image_token_id)
     assert noise.calls == len(batch.grids) == 4
     assert batch.image_index == ((0, 1), (0, 2, 3), (0,), ())
     assert batch.patches.dtype == torch.uint8
@@ -77,29 +80,40 @@ def test_rows_that_do_not_fit_are_named(renderer: Renderer, rows: list[Row]) -> 
 
     image = renderer.image_token_id
     with pytest.raises(DataError, match="trajectory g0: 1 advantages for a row of"):
-        collate(rows[:1], [[0.0]], renderer.family, NoisePixels(), image_token_id=image)
+        collate(rows[:1], [[0.0]], renderer.family, Patches(NoisePixels(), renderer.family), image_token_id=image)
     lost = replace(rows[0], views=rows[0].views[:1])
     with pytest.raises(DataError, match="trajectory g0: .* image placeholders for 1 images"):
-        collate([lost], None, renderer.family, NoisePixels(), image_token_id=image)
+        collate([lost], None, renderer.family, Patches(NoisePixels(), renderer.family), image_token_id=image)
 
 
 def test_old_log_probs_are_none_unless_all_have_them(renderer: Renderer, rows: list[Row]) -> None:
     from dataclasses import replace
 
     mixed = [rows[0], replace(rows[1], logprobs=None)]
-    batch = collate(mixed, None, renderer.family, NoisePixels(), image_token_id=renderer.image_token_id)
+    batch = collate(
+        mixed, None, renderer.family, Patches(NoisePixels(), renderer.family), image_token_id=renderer.image_token_id
+    )
     assert batch.old_logprobs is None
 
 
 def test_no_rows_make_an_empty_batch_that_a_policy_can_run(renderer: Renderer) -> None:
-    batch = collate([], None, renderer.family, NoisePixels(), image_token_id=renderer.image_token_id, pad_id=PAD)
+    batch = collate(
+        [],
+        None,
+        renderer.family,
+        Patches(NoisePixels(), renderer.family),
+        image_token_id=renderer.image_token_id,
+        pad_id=PAD,
+    )
     assert batch.input_ids.tolist() == [[PAD]] == empty_batch(renderer.family, PAD).input_ids.tolist()
     assert batch.num_tokens == (0,) and batch.image_index == ((),) and not batch.loss_mask.any()
     assert batch.patches.shape == (0, 3 * renderer.family.patch_size**2) and batch.grids.shape == (0, 3)
 
 
 def test_moving_to_a_device_keeps_what_is_there(renderer: Renderer, rows: list[Row]) -> None:
-    batch = collate(rows, None, renderer.family, NoisePixels(), image_token_id=renderer.image_token_id)
+    batch = collate(
+        rows, None, renderer.family, Patches(NoisePixels(), renderer.family), image_token_id=renderer.image_token_id
+    )
     assert batch.to("cpu") is batch and batch.device.type == "cpu"
     moved = batch.to("meta")
     assert moved.device.type == moved.patches.device.type == "meta" and moved.image_index == batch.image_index

@@ -108,7 +108,7 @@ def follow_up(policy, trajectories, folder):
     for stored, trajectory in zip(back, graded, strict=True):
         for one, other in zip(stored.turns, trajectory.turns, strict=True):
             assert (one.text, one.token_ids, one.error) == (other.text, other.token_ids, other.error)
-    feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
+    feed = Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids)
     for trajectory in back:
         rows = feed.rows(trajectory)
         sampled = sum(turn.provenance.count("s") for turn in trajectory.turns)
@@ -228,7 +228,7 @@ def test_a_stray_placeholder_in_a_stored_trajectory_is_dropped_and_counted(repo,
     fresh = [replace(t, advantages=(1.0,) * t.num_turns) for t in rolled(policy, tasks_on(pictures, 8))]
     write_trajectories(tmp_path, fresh, policy.store)
     stored = [t for t in read_trajectories(tmp_path) if t.turns]
-    feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
+    feed = Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids)
     good, problems = samples_of(stored, feed.rows)
     assert not problems and good
 

@@ -31,7 +31,7 @@ def pictures(root):
 @torch.no_grad()
 def largest_gap(policy, trajectories, temperature):
     """Largest |trainer - sampler|, over rows in batches; rows and their tokens are checked on the way."""
-    feed = Feed.of(policy.loaded, policy.store, policy.renderer.banned_ids)
+    feed = Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids)
     module = PolicyModule(policy.loaded, temperature, policy.renderer.banned_ids).eval()
     rows = []
     for trajectory in trajectories:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmturn.batching.collate import Batch, collate
+from mmturn.batching.patches import Patches
 from mmturn.batching.rows import rows_of
 from mmturn.batching.tree import Tree
 from mmturn.errors import ConfigError
@@ -48,7 +49,7 @@ def groups(loaded: LoadedModel, renderer: Renderer) -> list[list[Row]]:
 def batch_of(loaded: LoadedModel, groups: Sequence[Sequence[Row]], packed: bool) -> Batch:
     rows = [row for group in groups for row in group]
     return collate(
-        rows, None, loaded.family, NoisePixels(), image_token_id=loaded.image_token_id, pad_id=loaded.pad_id,
+        rows, None, loaded.family, Patches(NoisePixels(), loaded.family), image_token_id=loaded.image_token_id, pad_id=loaded.pad_id,
         groups=[len(group) for group in groups] if packed else None,
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmturn.batching.collate import Batch, collate, empty_batch
+from mmturn.batching.patches import Patches
 from mmturn.batching.rows import rows_of
 from mmturn.errors import ConfigError
 from mmturn.models.load import LoadedModel, load_model
@@ -32,7 +33,12 @@ def rows(loaded: LoadedModel, renderer: Renderer) -> list[Row]:
 
 def batch_of(loaded: LoadedModel, rows: list[Row], source: NoisePixels | None = None) -> Batch:
     return collate(
-        rows, None, loaded.family, source or NoisePixels(), image_token_id=loaded.image_token_id, pad_id=loaded.pad_id
+        rows,
+        None,
+        loaded.family,
+        Patches(source or NoisePixels(), loaded.family),
+        image_token_id=loaded.image_token_id,
+        pad_id=loaded.pad_id,
     )
 
 

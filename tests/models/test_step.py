@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from mmturn.batching.patches import Patches
 from mmturn.batching.rows import rows_of
 from mmturn.engines.hf import _evaluating
 from mmturn.engines.slots import Slots
@@ -43,7 +44,8 @@ def spans(trajectory: Trajectory) -> list[tuple[int, int, int, int]]:
 def test_turns_over_a_cache_equal_the_whole_forward_pass(
     loaded: LoadedModel, renderer: Renderer, reference: Callable[[LoadedModel, Row], Tensor]
 ) -> None:
-    rng, noise, family = np.random.default_rng(0), NoisePixels(), loaded.family
+    rng, family = np.random.default_rng(0), loaded.family
+    cut = Patches(NoisePixels(), family)
     trajectories = [random_trajectory(renderer, rng, shapes, name=str(n)) for n, shapes in enumerate(SHAPES)]
     rows = [rows_of(t, family, loaded.image_token_id, renderer.banned_ids)[0] for t in trajectories]
     wanted = [reference(loaded, row) for row in rows]
@@ -68,7 +70,7 @@ def test_turns_over_a_cache_equal_the_whole_forward_pass(
             new[number, width - (end - start) :] = 1
             views += rows[number].views[first:last]
         mask = torch.cat([mask, new], 1)
-        features = encode_views(loaded, [noise.pixels(view) for view in views])
+        features = encode_views(loaded, {view: cut(view) for view in views})
         with torch.no_grad():
             logits = forward_step(loaded, ids, pos, mask, cache, features)
         for number, (_, end, _, _) in enumerate(parts):
@@ -80,6 +82,7 @@ def test_chosen_columns_and_right_padding(
     loaded: LoadedModel, renderer: Renderer, reference: Callable[[LoadedModel, Row], Tensor], noise: NoisePixels
 ) -> None:
     rng, family = np.random.default_rng(1), loaded.family
+    cut = Patches(noise, family)
     rows = [
         rows_of(random_trajectory(renderer, rng, [shapes], name=str(n)), family, loaded.image_token_id)[0]
         for n, shapes in enumerate([[(2, 2)], [(1, 3), (2, 1)], []])
@@ -91,7 +94,7 @@ def test_chosen_columns_and_right_padding(
         size, grids = len(row.token_ids), [family.grid(view.size) for view in row.views]
         ids[number, :size], mask[number, :size] = torch.tensor(row.token_ids), 1
         pos[:, number, :size] = torch.from_numpy(positions(row.token_ids, loaded.image_token_id, grids, 2)[0])
-    features = encode_views(loaded, [noise.pixels(view) for row in rows for view in row.views], max_patches=8)
+    features = encode_views(loaded, {view: cut(view) for row in rows for view in row.views}, max_patches=8)
     ends = torch.tensor([len(row.token_ids) - 1 for row in rows])
     with torch.no_grad():
         cache = DynamicCache(config=loaded.base.config.get_text_config())
@@ -103,7 +106,8 @@ def test_chosen_columns_and_right_padding(
 def test_features_do_not_depend_on_how_images_are_chunked(loaded: LoadedModel, noise: NoisePixels) -> None:
     from mmturn.testing.conversations import noise_view
 
-    shown = [noise.pixels(noise_view(loaded.family, c, r, n)) for n, (c, r) in enumerate([(1, 1), (3, 4), (5, 2)])]
+    views = [noise_view(loaded.family, c, r, n) for n, (c, r) in enumerate([(1, 1), (3, 4), (5, 2)])]
+    shown = {view: Patches(noise, loaded.family)(view) for view in views}
     whole = encode_views(loaded, shown)
     single = encode_views(loaded, shown, max_patches=1)
     assert [f.pooled.shape[0] for f in whole] == [1, 12, 10]
@@ -113,13 +117,14 @@ def test_features_do_not_depend_on_how_images_are_chunked(loaded: LoadedModel, n
         assert not one.pooled.requires_grad
         for a, b in zip((one.pooled, *one.deepstack), (other.pooled, *other.deepstack), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-    assert encode_views(loaded, []) == []
+    assert encode_views(loaded, {}) == []
 
 
 def test_features_that_do_not_fit_the_placeholders_are_refused(loaded: LoadedModel, noise: NoisePixels) -> None:
     from mmturn.testing.conversations import noise_view
 
-    features = encode_views(loaded, [noise.pixels(noise_view(loaded.family, 2, 1, 0))])
+    view = noise_view(loaded.family, 2, 1, 0)
+    features = encode_views(loaded, {view: Patches(noise, loaded.family)(view)})
     ids = torch.tensor([[1, loaded.image_token_id, 2]])
     pos, mask = torch.arange(3).expand(3, 1, 3), torch.ones(1, 3, dtype=torch.long)
     with pytest.raises(ValueError, match="do not match"), torch.no_grad():

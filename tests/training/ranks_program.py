@@ -46,7 +46,9 @@ def learn(world: World, config: TrainingConfig, rank: int | None) -> tuple[Updat
     filler = world.feed.filler().having(reference=zero)
     images = None
     if config.layout == "tree":
-        images = Images(world.policy, world.store, FeatureCache(1 << 24), processes, max_patches=config.image_patches)
+        images = Images(
+            world.policy, world.feed.source, FeatureCache(1 << 24), processes, max_patches=config.image_patches
+        )
         pieces = world.packed(work(world, rank), config)
     else:
         pieces = world.pieces(work(world, rank), rows=1)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mmturn.batching.patches import Patches
 from mmturn.credit.assign import Credit, CreditConfig
 from mmturn.media import ImageStore, fit
 from mmturn.models.features import FeatureCache
@@ -112,7 +113,7 @@ class World:
 def make_world(model: Path, **load: Any) -> World:
     """Load ``model`` (``load_model``'s arguments) and draw two pictures."""
     loaded = load_model(model, **load)
-    store = ImageStore()
+    store = ImageStore(view_bytes=0)
     views = []
     for seed in range(2):
         pixels = np.random.default_rng(seed).integers(0, 255, (70, 90, 3), dtype=np.uint8)
@@ -120,7 +121,7 @@ def make_world(model: Path, **load: Any) -> World:
         views.append(fit(reference, loaded.family.size_rule, PixelBudget(1024, 5000)))
     banned = (loaded.image_token_id,)
     policy = PolicyModule(loaded, 1.0, banned)
-    return World(loaded, policy, store, Feed.of(loaded, store, banned), views)
+    return World(loaded, policy, store, Feed.of(loaded, Patches(store, loaded.family), banned), views)
 
 
 def grade(trajectory: Trajectory) -> Reward:

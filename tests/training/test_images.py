@@ -28,7 +28,7 @@ def model(request: pytest.FixtureRequest) -> Path:
 
 def images_of(world: World, max_patches: int = 8192, cache: FeatureCache | None = None) -> Images:
     cache = FeatureCache(1 << 24) if cache is None else cache
-    return Images(world.policy, world.store, cache, start_processes("cpu"), max_patches=max_patches)
+    return Images(world.policy, world.feed.source, cache, start_processes("cpu"), max_patches=max_patches)
 
 
 def group_of(world: World) -> list[Trajectory]:
