@@ -8,6 +8,8 @@ import torch
 
 from mmturn.errors import ConfigError
 from mmturn.losses.aggregate import Denominators
+from mmturn.media import ImageStore
+from mmturn.training.balance import Balance, work_of
 from mmturn.training.cost import update_cost
 from mmturn.training.feed import Feed
 from mmturn.training.images import Images
@@ -23,7 +25,10 @@ from mmturn.training.updater import Updater
 
 
 class Learner:
-    """Learns from one round of rollouts after the other. Raises ConfigError for a KL term without its reference."""
+    """Learns from one round of rollouts after the other. Raises ConfigError for a KL term without its reference.
+
+    ``store``: takes in the images of groups that other processes hand over; None: no group changes its process.
+    """
 
     def __init__(
         self,
@@ -34,6 +39,7 @@ class Learner:
         images: Images,
         reference: Reference | None = None,
         price: Price | None = None,
+        store: ImageStore | None = None,
     ) -> None:
         if config.kl_coef and reference is None:
             raise ConfigError("rl.kl_coef is above 0: a reference policy is needed")
@@ -41,6 +47,7 @@ class Learner:
             updater, training, config, feed, images, reference,
         )  # fmt: skip
         self.price = price
+        self.balance = None if store is None else Balance(updater.processes, store, self._work)
         self.filler = self._with_signals([feed.filler()])[0]
 
     def learn(self, samples: Sequence[Sample], update: int) -> dict[str, float]:
@@ -51,6 +58,9 @@ class Learner:
         """
         lr = learning_rate(self.training, update)
         parts = minibatches(samples, self.config.minibatches)
+        if self.balance is not None:
+            parts = [self.balance(part) for part in parts]
+            samples = [sample for part in parts for sample in part]
         totals = [self._global(denominators_of(part)) for part in parts]
         pieces = [self._signalled(self._pieces(part)) for part in parts]
         seen: dict[str, list[float]] = {"policy/lr": [lr]}
@@ -76,6 +86,9 @@ class Learner:
         rows = [sample.row for sample in samples if self._computed(sample)]
         counters = {**self.updater.take_counters(), **self.images.take_counters()}
         return update_cost(counters, rows, self.feed.image_token_id, self.price, self.config.epochs_per_batch)
+
+    def _work(self, samples: Sequence[Sample]) -> float:
+        return work_of([s for s in samples if self._computed(s)], self.feed.image_token_id, self.price)
 
     def _computed(self, sample: Sample) -> bool:
         return sample.has_signal or not self.config.skip_zero_advantage or self.config.kl_coef > 0

@@ -56,6 +56,15 @@ class Processes:
         """Largest value over the processes."""
         return int(max(self.gather(value)))
 
+    def hand(self, value: Any, source: int, target: int) -> Any:
+        """``value`` of process ``source`` in process ``target``, None in all others; for those two to call, or all."""
+        parcel = [value if self.rank == source else None]
+        if self.rank == source:
+            dist.send_object_list(parcel, dst=target, device=self.device)
+        elif self.rank == target:
+            dist.recv_object_list(parcel, src=source, device=self.device)
+        return parcel[0] if self.rank == target else None
+
     def barrier(self) -> None:
         """Wait for the others."""
         if self.world_size > 1:

@@ -75,7 +75,9 @@ def train(parts: RlParts) -> Path:
     """
     setup, config = parts.setup, parts.config
     images = images_of(setup, parts.feed, parts.features)
-    learner = Learner(setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price)
+    learner = Learner(
+        setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price, parts.images
+    )  # fmt: skip
     with RolloutFile(parts) as kept, Run("rl", setup, parts.source, LINE, files={ROLLOUTS_NAME: kept}) as run:
         outages = Outages(run.say)
         for update in run.updates():

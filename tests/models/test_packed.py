@@ -49,7 +49,8 @@ def groups(loaded: LoadedModel, renderer: Renderer) -> list[list[Row]]:
 def batch_of(loaded: LoadedModel, groups: Sequence[Sequence[Row]], packed: bool) -> Batch:
     rows = [row for group in groups for row in group]
     return collate(
-        rows, None, loaded.family, Patches(NoisePixels(), loaded.family), image_token_id=loaded.image_token_id, pad_id=loaded.pad_id,
+        rows, None, loaded.family, Patches(NoisePixels(), loaded.family),
+        image_token_id=loaded.image_token_id, pad_id=loaded.pad_id,
         groups=[len(group) for group in groups] if packed else None,
     )  # fmt: skip
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -17,6 +18,8 @@ from mmturn.models.features import FeatureCache
 from mmturn.models.settings import LoraSettings
 from mmturn.training import rl
 from mmturn.training.images import Images
+from mmturn.training.learner import Learner
+from mmturn.training.material import samples_of
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
@@ -66,6 +69,32 @@ def learn(world: World, config: TrainingConfig, rank: int | None) -> tuple[Updat
     ]
 
 
+def learn_balanced(world: World, rank: int | None) -> tuple[Updater, dict[str, float], list[str]]:
+    """Two steps of a learner whose first process has nearly all the work, and a picture that the other has never seen;
+    and the trajectories that were learned from here."""
+    processes = start_processes("cpu")
+    if rank in (0, None):
+        world.add_picture(7)
+    heavy = [world.trajectory(seed, turns=3) for seed in (11, 12, 13, 14)]
+    light = [world.trajectory(15, images=False, turns=1)]
+    own = heavy + light if rank is None else (heavy, light)[rank]
+    worth = [replace(t, advantages=((-1.0) ** t.seed,) * t.num_turns) for t in own]
+    samples, problems = samples_of(worth, world.feed.ready_rows)
+    assert not problems
+    updater = Updater(world.policy, CONFIG, processes)
+    images = Images(world.policy, world.feed.source, FeatureCache(1 << 24), processes)
+    learner = Learner(updater, CONFIG, RlConfig(epochs_per_batch=2), world.feed, images, store=world.store)
+    seen: list[str] = []
+    update = updater.update
+
+    def watched(pieces: Any, *given: Any, **options: Any) -> dict[str, float]:
+        seen.extend(name for piece in pieces for name in piece.batch.trajectory_ids)
+        return update(pieces, *given, **options)
+
+    updater.update = watched  # type: ignore[method-assign]
+    return updater, learner.learn(samples, 1), seen
+
+
 def look_while_gathered(world: World, updater: Updater, rank: int) -> None:
     """As many forward passes as a process likes, in no common order, then a common step again."""
     pieces = world.pieces(work(world, rank), rows=1)
@@ -100,6 +129,13 @@ def main(model: Path, out: Path) -> None:
         if rank == 0:
             torch.save({"weights": weights, "metrics": metrics}, out / f"{name}.pt")
             print("done", name, flush=True)
+    torch.manual_seed(0)
+    world = make_world(model)
+    updater, metrics, seen = learn_balanced(world, rank)
+    weights = updater.weights()
+    everything = start_processes("cpu").gather(seen)
+    if rank == 0:
+        torch.save({"weights": weights, "metrics": metrics, "seen": everything}, out / "balanced.pt")
     for updates in (2, 4):  # a run, and its resumption
         torch.manual_seed(0)
         world = make_world(model)

@@ -47,6 +47,12 @@ class World:
     feed: Feed
     views: list[View]
 
+    def add_picture(self, seed: int) -> None:
+        """One more picture that trajectories may show."""
+        pixels = np.random.default_rng(seed).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+        reference = self.store.put_image(Image.fromarray(pixels))
+        self.views.append(fit(reference, self.loaded.family.size_rule, PixelBudget(1024, 5000)))
+
     def trajectory(self, seed: int, *, images: bool = True, turns: int | None = None) -> Trajectory:
         """One made-up trajectory: its number of turns, tokens and pictures follow from the seed."""
         dice = random.Random(seed)
@@ -114,14 +120,12 @@ def make_world(model: Path, **load: Any) -> World:
     """Load ``model`` (``load_model``'s arguments) and draw two pictures."""
     loaded = load_model(model, **load)
     store = ImageStore(view_bytes=0)
-    views = []
-    for seed in range(2):
-        pixels = np.random.default_rng(seed).integers(0, 255, (70, 90, 3), dtype=np.uint8)
-        reference = store.put_image(Image.fromarray(pixels))
-        views.append(fit(reference, loaded.family.size_rule, PixelBudget(1024, 5000)))
     banned = (loaded.image_token_id,)
     policy = PolicyModule(loaded, 1.0, banned)
-    return World(loaded, policy, store, Feed.of(loaded, Patches(store, loaded.family), banned), views)
+    world = World(loaded, policy, store, Feed.of(loaded, Patches(store, loaded.family), banned), [])
+    for seed in range(2):
+        world.add_picture(seed)
+    return world
 
 
 def grade(trajectory: Trajectory) -> Reward:

@@ -17,7 +17,7 @@ from mmturn.models.settings import LoraSettings
 from mmturn.store.trajectories import read_trajectories
 from mmturn.training.checkpoints import read_state
 from mmturn.training.log import read_metrics
-from tests.training.ranks_program import CONFIG, learn
+from tests.training.ranks_program import CONFIG, learn, learn_balanced
 from tests.training.small_world import make_world
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
@@ -79,6 +79,20 @@ def test_two_processes_equal_one(ran: Path, qwen3: Path, name: str) -> None:
     weights = updater.weights()
     assert weights is not None
     assert found["weights"].keys() == weights.keys()
+    for key, weight in weights.items():
+        assert torch.allclose(found["weights"][key], weight, atol=2e-6), key
+
+
+def test_work_is_evened_out_and_the_result_is_the_same(ran: Path, qwen3: Path) -> None:
+    torch.manual_seed(0)
+    updater, want, everything = learn_balanced(make_world(qwen3), None)
+    found = torch.load(ran / "balanced.pt", weights_only=True)
+    first, second = found["seen"]
+    assert sorted(first + second) == sorted(everything), "each trajectory is learned from once"
+    assert len(set(first)) == 2 and len(set(second)) == 3, "two of the heavy ones each"
+    assert found["metrics"]["policy/loss"] == pytest.approx(want["policy/loss"], abs=1e-6)
+    weights = updater.weights()
+    assert weights is not None
     for key, weight in weights.items():
         assert torch.allclose(found["weights"][key], weight, atol=2e-6), key
 
