@@ -65,7 +65,7 @@ class HFEngine:
         self.forced = forced
         self.version = 0
         self.end_ids = frozenset(end_ids)
-        self.features = FeatureCache(config.feature_bytes)
+        self.features = FeatureCache(config.feature_bytes, config.feature_spill_bytes)
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=loaded.device)

@@ -48,7 +48,7 @@ def sft_policy(
         assets=policy.loaded.folder, resume=resume, console=console,
         evaluate=validator(policy, validation, out) if validation else None,
     )  # fmt: skip
-    features = FeatureCache(recipe.engine.feature_bytes)
+    features = FeatureCache(recipe.engine.feature_bytes, recipe.engine.feature_spill_bytes)
     parts = SftParts(
         setup=setup, config=recipe.sft, rows=rows, feed=feed, features=features, price=trainee.price(),
         on_update=on_update,

@@ -37,6 +37,10 @@ class ViewFeatures:
         """Memory it takes."""
         return sum(part.numel() * part.element_size() for part in (self.pooled, *self.deepstack))
 
+    def to(self, device: torch.device | str) -> ViewFeatures:
+        """The same on another device."""
+        return ViewFeatures(self.pooled.to(device), tuple(level.to(device) for level in self.deepstack))
+
 
 def vision_features(base: Any, patches: Tensor, grids: Tensor, family: Family) -> list[ViewFeatures]:
     """Encode images, with gradients where the tower has any.

@@ -49,7 +49,8 @@ class Reference:
         if not images.trainable:
             return images
         if self._images is None:
-            cache, policy = FeatureCache(images.cache.max_bytes), getattr(self._policy, "module", self._policy)
+            cache = FeatureCache(images.cache.max_bytes, images.cache.spill_bytes)
+            policy = getattr(self._policy, "module", self._policy)
             self._images = Images(policy, images.source, cache, self.processes, max_patches=images.max_patches)
         return self._images
 

@@ -112,7 +112,12 @@ def play(policy, views, engine, requests, dice=None):
 @pytest.fixture(scope="module")
 def alone(policy, views):
     """Each turn by itself, nothing kept: what everything else must equal."""
-    return play(policy, views, engine_of(policy, max_batch=1, cache_bytes=0, feature_bytes=0), openings(policy, views))
+    return play(
+        policy,
+        views,
+        engine_of(policy, max_batch=1, cache_bytes=0, feature_bytes=0, feature_spill_bytes=0),
+        openings(policy, views),
+    )
 
 
 def near_misses(alone, found):

@@ -97,7 +97,7 @@ def memory_of(
     learns_images = whole and not recipe.model.freeze_vision
     features = feature_bytes(shape, work, element)
     pictures = _pictures(work, recipe.training.updates)
-    lasting = {**_weights(recipe, training), **_features(recipe, features, learns_images)}
+    lasting = {**_weights(recipe, training), **_features(recipe, features, learns_images, device)}
     if device == "cpu":
         lasting = {"process": float(machine.process_bytes), "pictures": pictures, **lasting}
     else:
@@ -162,9 +162,10 @@ def _gathered(training: Training) -> dict[str, float]:
     return {"gathered weights": float(min(training.all, _LIVE) * training.element)}
 
 
-def _features(recipe: Recipe, features: float, learns_images: bool) -> dict[str, float]:
+def _features(recipe: Recipe, features: float, learns_images: bool, device: str) -> dict[str, float]:
     # those of the present update are always kept; a frozen tower's stay, as many as there is room for
-    stay = 0.0 if learns_images else min(recipe.training.updates * features, float(recipe.engine.feature_bytes))
+    room = float(recipe.engine.feature_bytes + (recipe.engine.feature_spill_bytes if device == "cpu" else 0))
+    stay = 0.0 if learns_images else min(recipe.training.updates * features, room)
     return {"features": max(features, stay)}
 
 
