@@ -36,6 +36,15 @@ def test_clamps() -> None:
     assert kl(logprobs, reference, mask, "k3", 20.0, 10.0).tolist()[0][0] == 10.0
 
 
+def test_float64_stays() -> None:
+    logprobs = torch.tensor([[-1.0 - 1e-10]], dtype=torch.float64, requires_grad=True)
+    value = kl(logprobs, torch.tensor([[-1.0]], dtype=torch.float64), torch.ones(1, 1), "k1")
+    assert value.dtype == torch.float64 and value.item() == pytest.approx(-1e-10, rel=1e-5)
+    reference = torch.tensor([[-1.3]], dtype=torch.float64)
+    for name in ("k1", "k2", "k3"):
+        assert torch.autograd.gradcheck(lambda x, name=name: kl(x, reference, torch.ones(1, 1), name), logprobs)
+
+
 def test_unknown_estimator() -> None:
     with pytest.raises(ValueError, match="k1, k2 or k3"):
         kl(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1), "k4")  # type: ignore[arg-type]

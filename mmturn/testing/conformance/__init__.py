@@ -1,0 +1,1 @@
+"""Reference vectors put to the package."""

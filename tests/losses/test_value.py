@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from mmturn.losses.value import clipped_value_loss, return_fit
+
+VECTORS = {
+    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
+}
+
+
+def test_vector() -> None:
+    vector = VECTORS["value_clip"]
+    new, old, returns = (torch.tensor([vector["inputs"][key]]) for key in ("v_new", "v_old", "return"))
+    mask, clip = torch.ones_like(new), vector["params"]["clip"]
+    wanted = torch.tensor(vector["expected"]["per_token"])
+
+    def call(values: Tensor, before: Tensor) -> Tensor:
+        return clipped_value_loss(values, before, returns, mask, clip).per_token[0]
+
+    assert torch.allclose(call(new, old), wanted, rtol=0, atol=1e-6)
+    assert call(new, old).mean().item() == pytest.approx(vector["expected"]["mean"], abs=1e-6)
+    assert not torch.allclose(call(new + 0.01, old), wanted, rtol=0, atol=1e-6)
+    assert not torch.allclose(call(new, old + 0.01), wanted, rtol=0, atol=1e-6)
+
+
+def test_masked_positions_are_never_read_and_targets_get_no_gradient() -> None:
+    values = torch.tensor([[0.9, math.nan, -0.4]], requires_grad=True)
+    old = torch.tensor([[0.5, math.inf, 0.1]], requires_grad=True)
+    returns = torch.tensor([[1.0, math.nan, 0.0]], requires_grad=True)
+    mask = torch.tensor([[1, 0, 1]])
+    out = clipped_value_loss(values, old, returns, mask, 0.2)
+    out.per_token.sum().backward()
+    assert out.per_token[0, 1] == 0 and torch.isfinite(out.per_token).all()
+    assert values.grad is not None and values.grad[0].tolist() == [0.0, 0.0, pytest.approx(-0.4)]
+    assert old.grad is None and returns.grad is None
+    assert out.sums["value/mean"].item() == pytest.approx(0.5) and out.sums["value/clip_fraction"] == 1
+
+
+def test_no_clip_is_half_the_squared_error() -> None:
+    values, returns, mask = torch.tensor([[0.9, -3.0]]), torch.tensor([[1.0, 2.0]]), torch.ones(1, 2)
+    out = clipped_value_loss(values, torch.zeros(1, 2), returns, mask, math.inf)
+    assert torch.equal(out.per_token, 0.5 * (values - returns).square()) and out.sums["value/clip_fraction"] == 0
+    with pytest.raises(ValueError, match="clip >= 0"):
+        clipped_value_loss(values, values, returns, mask, -0.1)
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, old, returns = torch.randn(3, 2, 5, generator=generator, dtype=torch.float64)
+    mask = torch.rand(2, 5, generator=generator) < 0.7
+    values.requires_grad_()
+    assert gradcheck(lambda x: clipped_value_loss(x, old, returns, mask, 0.3).per_token, values)
+
+
+def test_explained_variance() -> None:
+    returns, mask = torch.tensor([[1.0, 2.0, 4.0, math.nan]]), torch.tensor([[1, 1, 1, 0]])
+    assert return_fit(returns, returns, mask).explained_variance() == 1.0
+    assert return_fit(returns + 7, returns, mask).explained_variance() == pytest.approx(1.0)
+    assert return_fit(torch.zeros(1, 4), returns, mask).explained_variance() == pytest.approx(0.0)
+    assert return_fit(-returns, returns, mask).explained_variance() == pytest.approx(-3.0)
+    same = torch.full((1, 4), 0.1)
+    assert return_fit(returns, same, mask).explained_variance() is None
+    assert return_fit(returns, returns, torch.zeros(1, 4)).explained_variance() is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), rows=st.integers(2, 6), cut=st.integers(1, 5))
+def test_the_fit_of_parts_adds_up(seed: int, rows: int, cut: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values, returns = torch.randn(2, rows, 4, generator=generator)
+    mask = torch.rand(rows, 4, generator=generator) < 0.8
+    mask[0, :3] = True
+    parts = [
+        return_fit(values[p], returns[p], mask[p]) for p in (slice(0, min(cut, rows)), slice(min(cut, rows), rows))
+    ]
+    total = (parts[0] + parts[1]).explained_variance()
+    chosen, wanted = values[mask].double(), returns[mask].double()
+    assert total == pytest.approx((1 - (wanted - chosen).var(correction=0) / wanted.var(correction=0)).item())
