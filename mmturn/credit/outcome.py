@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
+
+from mmturn.credit.tokens import finite
 
 Std = Literal["unbiased", "population", "none"]
 """Which standard deviation divides: over G-1, over G, or none at all."""
@@ -18,20 +20,20 @@ def grpo(
     """Group-relative advantages ``(r - mean) / (std + eps)``.
 
     ``rewards`` [G] -> [G]. Equal rewards give exactly 0, whatever rounding does to their mean; so does an empty
-    or (with ``single="zero"``) lone trajectory. ``std="none"`` leaves the division out (see ``dr_grpo``).
+    or (with ``single="zero"``) lone trajectory. ``std="none"`` leaves the division out (see ``dr_grpo``). Raises
+    ValueError for a reward that is not finite.
 
     Source: DeepSeekMath (2402.03300), outcome supervision; eps and the unbiased std as in verl's core_algos.py.
     Differs: a group of one gets 0 by default, where verl keeps its reward.
     """
-    values = [float(r) for r in rewards]
+    values = finite("rewards", rewards)
     if len(values) == 1:
         return (0.0,) if single == "zero" else (values[0] / (1.0 + (eps if std != "none" else 0.0)),)
     if zero_variance(values):
         return (0.0,) * len(values)
-    mean = math.fsum(values) / len(values)
-    if std == "none":
-        return tuple(r - mean for r in values)
-    return tuple((r - mean) / (spread(values, std) + eps) for r in values)
+    centre = mean(values)
+    scale = 1.0 if std == "none" else spread(values, std) + eps
+    return tuple((r - centre) / scale for r in values)
 
 
 def dr_grpo(rewards: Sequence[float]) -> tuple[float, ...]:
@@ -58,19 +60,18 @@ def zero_variance(rewards: Sequence[float]) -> bool:
     return len(rewards) == 0 or max(rewards) == min(rewards)
 
 
+def mean(values: Sequence[float]) -> float:
+    """Mean of at least one value."""
+    return math.fsum(values) / len(values)
+
+
 def spread(values: Sequence[float], std: Literal["unbiased", "population"]) -> float:
-    """Standard deviation of at least two values, computed in two passes."""
-    mean = math.fsum(values) / len(values)
-    squares = math.fsum((v - mean) ** 2 for v in values)
-    return math.sqrt(squares / (len(values) - (std == "unbiased")))
-
-
-def dynamic_sampling(correct: Mapping[str, Sequence[float]]) -> list[str]:
-    """Names of the groups with some but not all trajectories correct (> 0), in input order.
-
-    Source: DAPO (2503.14476), dynamic sampling: the others are dropped and new ones sampled in their place.
-    """
-    return [name for name, group in correct.items() if 0 < sum(value > 0 for value in group) < len(group)]
+    """Standard deviation, computed in two passes; exactly 0 for equal values, a lone one, or none."""
+    if zero_variance(values):
+        return 0.0
+    centre = mean(values)
+    # hypot scales before it squares: values that differ by very little still have a spread
+    return math.hypot(*(v - centre for v in values)) / math.sqrt(len(values) - (std == "unbiased"))
 
 
 def overlong_penalty(length: int, max_length: int, buffer: int, factor: float = 1.0) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmturn.credit.outcome import Single, Std, grpo
+from mmturn.credit.tokens import one_length, sampled, scatter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,23 @@ def mt_grpo_two_turn(
     Source: Reinforcing Multi-Turn Reasoning in LLM Agents via Turn-Level Credit Assignment (2505.11821), as in its
     code (mt_grpo_env_trainer.py). Differs: the loss mask is never used as the attention mask.
     """
+    one_length(turn_rewards=turn_rewards, outcome_rewards=outcome_rewards, used_tool=used_tool)
     turn, outcome = grpo(turn_rewards, std, eps), grpo(outcome_rewards, std, eps)
     both = grpo([t + o for t, o in zip(turn_rewards, outcome_rewards, strict=True)], std, eps)
     return [
         TwoTurn(outcome[i] + coef * turn[i], outcome[i]) if used else TwoTurn(both[i], both[i])
         for i, used in enumerate(used_tool)
     ]
+
+
+def over_tokens(pair: TwoTurn, mask: Sequence[float], first_result: int | None) -> tuple[float, ...]:
+    """A trajectory's two advantages over its tokens, as ``mask`` [T] -> [T], 0 where the mask is 0.
+
+    ``first_result``: position of the first token of a tool's result; None where there is none. Raises ValueError.
+    """
+    at = sampled(mask)
+    before = len(mask) if first_result is None else first_result
+    return scatter(at, [pair.before if t < before else pair.after for t in at], len(mask))
 
 
 def mt_grpo(

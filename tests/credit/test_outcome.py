@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mmturn.credit.outcome import dr_grpo, dynamic_sampling, grpo, overlong_penalty, rloo, zero_variance
+from mmturn.credit.outcome import dr_grpo, grpo, mean, overlong_penalty, rloo, spread, zero_variance
 
 VECTORS = {
     v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
@@ -98,11 +98,24 @@ def test_centred_and_rloo_is_dr_grpo_scaled(rewards: list[float]) -> None:
         assert same(rloo(rewards), others)
 
 
-def test_dynamic_sampling_vector() -> None:
-    vector = VECTORS["dynamic_sampling"]
-    groups = vector["inputs"]["group_acc"]
-    assert dynamic_sampling(groups) == vector["expected"]["kept"]
-    assert dynamic_sampling({**groups, "a": [1, 1, 1, 0]}) != vector["expected"]["kept"]
+def test_means_and_spreads() -> None:
+    for name in ("grpo_ddof1", "grpo_ddof0"):
+        rewards, wanted = VECTORS[name]["inputs"]["rewards"], VECTORS[name]["expected"]
+        std: Any = "unbiased" if VECTORS[name]["params"]["ddof"] else "population"
+        assert same([spread(rewards, std)], [wanted["std"]]) and not same(
+            [spread([*rewards, 0.1], std)], [wanted["std"]]
+        )
+    assert same([mean(VECTORS["grpo_ddof1"]["inputs"]["rewards"])], [VECTORS["grpo_ddof1"]["expected"]["mean"]])
+    assert spread([], "unbiased") == spread([0.3], "unbiased") == spread([0.1] * 3, "population") == 0.0
+    # squares of these are too small for a float
+    assert grpo([0.0, 1e-200], eps=0.0) == pytest.approx((-(0.5**0.5), 0.5**0.5))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_none_are_named(bad: float) -> None:
+    for method in (grpo, dr_grpo, rloo):
+        with pytest.raises(ValueError, match=r"rewards\[1\] is not finite"):
+            method([0.0, bad])
 
 
 def test_overlong_vector() -> None:

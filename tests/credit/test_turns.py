@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmturn.credit.outcome import grpo
-from mmturn.credit.turns import mt_grpo, mt_grpo_two_turn
+from mmturn.credit.turns import TwoTurn, mt_grpo, mt_grpo_two_turn, over_tokens
 
 VECTORS = {
     v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
@@ -21,13 +22,8 @@ def spread_over_tokens(inputs: dict[str, Any], params: dict[str, Any]) -> np.nda
     pairs = mt_grpo_two_turn(
         inputs["turn_reward"], inputs["outcome_reward"], used, params["coef"], "unbiased", params["eps"]
     )
-    mask = np.array(inputs["mask"], dtype=float)
-    rows = np.zeros_like(mask)
-    for i, pair in enumerate(pairs):
-        split = inputs["tool_result_split"][i]
-        rows[i] = pair.after
-        rows[i, : mask.shape[1] if split is None else split] = pair.before
-    return rows * mask
+    rows = zip(pairs, inputs["mask"], inputs["tool_result_split"], strict=True)
+    return np.array([over_tokens(pair, mask, split) for pair, mask, split in rows])
 
 
 def test_published_form_vector() -> None:
@@ -39,6 +35,15 @@ def test_published_form_vector() -> None:
     all_used = {**inputs, "has_tool_result": [1, 1, 1, 1]}
     assert not np.allclose(spread_over_tokens(all_used, params), wanted, rtol=0, atol=1e-6)
     assert not np.allclose(spread_over_tokens(inputs, {**params, "coef": 0.5}), wanted, rtol=0, atol=1e-6)
+
+
+def test_tokens_before_and_after_the_first_result() -> None:
+    pair = TwoTurn(2.0, 1.0)
+    assert over_tokens(pair, [1, 1, 0, 1], 2) == (2.0, 2.0, 0.0, 1.0)
+    assert over_tokens(pair, [1, 0, 0, 1], None) == (2.0, 0.0, 0.0, 2.0)
+    assert over_tokens(pair, [], None) == ()
+    with pytest.raises(ValueError, match="lengths differ: turn_rewards 2, outcome_rewards 2, used_tool 1"):
+        mt_grpo_two_turn([0.0, 1.0], [0.0, 1.0], [True])
 
 
 def kturn(inputs: dict[str, Any], eps: float) -> np.ndarray:
