@@ -8,7 +8,7 @@ from typing import Any
 
 from mmturn.batching.patches import Patches
 from mmturn.components import config_class, made, make_grammar, make_tools
-from mmturn.credit.assign import Credit
+from mmturn.credit.method import Method
 from mmturn.engines.hf import HFEngine
 from mmturn.families.spec import Family
 from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Tool
@@ -66,7 +66,7 @@ def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore |
     """Load the model and build what surrounds it. Everything that can be wrong without weights is checked first."""
     tools = make_tools(recipe, allow_code)
     rubric_of(recipe.reward, allow_code)
-    Credit(recipe.credit, allow_code)
+    Method(recipe.method, allow_code)
     loaded = load_configured(recipe.model, activation_checkpointing=recipe.training.activation_checkpointing)
     images = store or ImageStore(view_bytes=0)  # views are kept as patches
     return Policy(

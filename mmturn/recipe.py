@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmturn.config import Resolved, load_recipe
-from mmturn.credit.assign import CreditConfig
+from mmturn.credit.method import MethodConfig
 from mmturn.engines.settings import HFConfig
 from mmturn.errors import ConfigError
 from mmturn.models.settings import ModelConfig
@@ -109,7 +109,7 @@ class Recipe:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     engine: HFConfig = field(default_factory=HFConfig)
     reward: RubricConfig = field(default_factory=RubricConfig)
-    credit: CreditConfig = field(default_factory=CreditConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     rl: RlConfig = field(default_factory=RlConfig)
     sft: SftConfig = field(default_factory=SftConfig)

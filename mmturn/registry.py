@@ -155,17 +155,48 @@ ENGINES = Registry(
 )
 """Engines that sample completions."""
 
+_PIECES = "mmturn.credit.pieces"
+
+SHAPES = Registry(
+    "shape",
+    {
+        name: f"{_PIECES}.shape:{name}"
+        for name in ("gate", "overlong", "status", "no_action", "improvement", "video_mtr", "revision_bonus")
+    },
+)
+"""Boxes of a method that change the rewards of a trajectory."""
+
 CREDITS = Registry(
     "credit",
     {
-        "grpo": "mmturn.credit.assign:broadcast_grpo",
-        "dr_grpo": "mmturn.credit.assign:broadcast_dr_grpo",
-        "rloo": "mmturn.credit.assign:broadcast_rloo",
-        "mt_grpo": "mmturn.credit.assign:per_turn_mt_grpo",
-        "mt_grpo_two_turn": "mmturn.credit.assign:per_turn_mt_grpo_two_turn",
+        name: f"{_PIECES}.credit:{name}"
+        for name in (
+            "total", "outcome", "own_turn", "returns", "returns_less_others", "token_returns", "mt_grpo",
+            "mt_grpo_two_turn", "igpo", "gae", "bilevel_gae", "turn_gae", "tapo",
+        )
+    },
+)  # fmt: skip
+"""Boxes of a method that say what the trajectories of a group are worth."""
+
+NORMALISERS = Registry(
+    "normalise",
+    {
+        **{name: f"{_PIECES}.normalise:{name}" for name in ("group", "leave_one_out", "whiten", "by_role", "by_task")},
+        "seat_baseline": f"{_PIECES}.normalise:SeatBaseline",
     },
 )
-"""Rules that turn a group's rewards into advantages per turn."""
+"""Boxes of a method that make advantages of what trajectories are worth."""
+
+SELECTS = Registry(
+    "select",
+    {
+        name: f"{_PIECES}.select:{name}"
+        for name in (
+            "finished", "with_signal", "nonzero", "mixed", "top_spread", "no_void_turns", "high_entropy", "fresh",
+        )
+    },
+)  # fmt: skip
+"""Boxes of a method that say what is trained on."""
 
 FAMILIES = Registry(
     "family",
@@ -177,5 +208,16 @@ FAMILIES = Registry(
 )
 """Model families."""
 
-REGISTRIES: tuple[Registry, ...] = (GRAMMARS, TOOLS, ENVS, REWARDS, ENGINES, CREDITS, FAMILIES)
+REGISTRIES: tuple[Registry, ...] = (
+    GRAMMARS,
+    TOOLS,
+    ENVS,
+    REWARDS,
+    ENGINES,
+    SHAPES,
+    CREDITS,
+    NORMALISERS,
+    SELECTS,
+    FAMILIES,
+)
 """Every registry, for ``mmturn recipes`` and the tests."""

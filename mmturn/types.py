@@ -216,6 +216,8 @@ class Turn:
     """One letter per id: t template, o observation text, i image placeholder, s sampled."""
     logprobs: tuple[float, ...] | None = None
     """One per sampled id (see Completion.logprobs)."""
+    gold_logprobs: tuple[float, ...] | None = None
+    """Log-probability of each token of the gold answer, had it been written here; None: not asked for."""
     fresh_context: bool = True
     """True when ``token_ids`` starts a context anew, False when it continues that of the turn before."""
     context_views: tuple[View, ...] | None = None
@@ -244,6 +246,8 @@ class Reward:
     """[K] weighted and gated part that belongs to each turn."""
     components: Mapping[str, float] = field(default_factory=dict)
     """Raw value of each component, before weights and gates (turn components summed)."""
+    per_turn: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """[K] the same turn by turn, of the components that grade turns."""
 
 
 @dataclass(frozen=True, slots=True)

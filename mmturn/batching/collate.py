@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,22 @@ class Batch:
         return replace(self, **moved) if moved else self
 
 
-def spread_advantages(row: Row, per_turn: Sequence[float]) -> tuple[float, ...]:
-    """One advantage per token of a row, [T], from one per turn of its trajectory, [K]; 0 on tokens not sampled."""
+def spread_advantages(row: Row, per_turn: Sequence[float | Sequence[float]]) -> tuple[float, ...]:
+    """One advantage per token of a row, [T], from those of its trajectory's turns, [K]: each one number for all sampled
+    tokens of the turn, or one for each of them. 0 on tokens that are not trained on.
+
+    Raises DataError naming the trajectory where turns or tokens are missing.
+    """
     if row.turn_index and max(row.turn_index) >= len(per_turn):
         raise DataError(
             f"trajectory {row.trajectory_id}: {len(per_turn)} advantages, but a token of turn {max(row.turn_index)}"
         )
-    return tuple(float(per_turn[turn]) if turn >= 0 else 0.0 for turn in row.turn_index)
+    streams = [iter(turn) if isinstance(turn, Sequence) else repeat(float(turn)) for turn in per_turn]
+    spread = [next(streams[turn], None) if turn >= 0 else 0.0 for turn in row.turn_index]
+    if None in spread:
+        turn = row.turn_index[spread.index(None)]
+        raise DataError(f"trajectory {row.trajectory_id}: turn {turn} has more sampled tokens than advantages")
+    return tuple(float(value) if mask else 0.0 for value, mask in zip(spread, row.loss_mask, strict=True))  # type: ignore[arg-type]
 
 
 def collate(

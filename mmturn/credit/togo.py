@@ -13,25 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mmturn.credit.outcome import Std, dr_grpo, grpo, rloo
+from mmturn.credit.outcome import dr_grpo, rloo
+from mmturn.credit.returns import returns_to_go
 
 Rows = Sequence[Sequence[float]]
 """[G][K_i] numbers per turn."""
 
 
-def returns_to_go(turn_rewards: Rows, outcomes: Sequence[float], gamma: float = 1.0) -> list[tuple[float, ...]]:
+def turn_returns(turn_rewards: Rows, outcomes: Sequence[float], gamma: float = 1.0) -> list[tuple[float, ...]]:
     """Each turn's own reward, those of later turns and the outcome, which comes with the last turn.
 
     ``turn_rewards`` [G][K_i], ``outcomes`` [G] -> [G][K_i]; a reward n turns later counts ``gamma**n``. Unbiased as
     advantages as they are (REINFORCE with reward to go), and noisy. Where ``gamma < 1``, see ``discount_turns``.
     """
-    rows = []
-    for turns, outcome in zip(turn_rewards, outcomes, strict=True):
-        row: list[float] = []
-        for reward in reversed(_with_outcome(turns, outcome)):
-            row.append(reward + gamma * row[-1] if row else reward)
-        rows.append(tuple(reversed(row)))
-    return rows
+    pairs = zip(turn_rewards, outcomes, strict=True)
+    return [returns_to_go(_with_outcome(turns, outcome), gamma) for turns, outcome in pairs]
 
 
 def minus_others(returns: Rows) -> list[tuple[float, ...]]:
@@ -84,28 +80,11 @@ def centred_then_accumulated(
     Inputs as for ``returns_to_go`` -> [G][K_i]. A trajectory is charged a mean for each turn that it reaches, so its
     baseline depends on where it stops, which its actions decide. The centred rewards of a turn sum to 0 over those
     that reach it: stopping or going on is judged as if later turns earned nothing on average. The same two steps in
-    the other order, ``minus_mean(returns_to_go(...))``, only rescale turns.
+    the other order, ``minus_mean(turn_returns(...))``, only rescale turns.
 
     Source: per-turn statistics of MT-GRPO (2505.11821) with the accumulation of IGPO (2510.14967), no std.
     """
-    return returns_to_go(minus_mean(turn_rewards), dr_grpo(outcomes), gamma)
-
-
-def normalised_then_accumulated(
-    turn_rewards: Rows, outcomes: Sequence[float], gamma: float = 1.0, std: Std = "population", eps: float = 1e-6
-) -> list[tuple[float, ...]]:
-    """Biased. All rewards of all turns of the group as one pool, normalised, then summed from each turn on.
-
-    Inputs as for ``returns_to_go``, the outcome added to its last turn's reward -> [G][K_i]. Biased as
-    ``centred_then_accumulated`` is, and by the standard deviation.
-
-    Source: DeepSeekMath (2402.03300), process supervision; IGPO (2510.14967), joint normalisation. Differs from IGPO's
-    code, which adds 1e-8 to the variance.
-    """
-    streams = [_with_outcome(turns, outcome) for turns, outcome in zip(turn_rewards, outcomes, strict=True)]
-    pool = iter(grpo([reward for stream in streams for reward in stream], std, eps))
-    normalised = [[next(pool) for _ in stream] for stream in streams]
-    return returns_to_go(normalised, [0.0] * len(streams), gamma)
+    return turn_returns(minus_mean(turn_rewards), dr_grpo(outcomes), gamma)
 
 
 def _with_outcome(turns: Sequence[float], outcome: float) -> list[float]:

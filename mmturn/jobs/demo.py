@@ -178,7 +178,7 @@ def _first_page(out: Path, recipe: Recipe, wishes: Sequence[str]) -> DemoPage:
     facts = {
         "command": f"{command} --seed {recipe.seed}",
         "policy": "checkpoints/nano",
-        "method": f"{recipe.credit.name}, {recipe.training.updates} updates of "
+        "method": f"{recipe.method.row}, {recipe.training.updates} updates of "
         f"{recipe.rl.groups_per_update} groups of {recipe.rl.group_size}",
         "sampling": f"temperature {recipe.evaluation.temperature:g}",
         "mmturn": __version__,

@@ -19,7 +19,7 @@ USE = {
     "tool": "mmturn train --tool {place}",
     "env": "mmturn train --set 'env={{name: {place}}}'",
     "reward": "mmturn train --reward {place}",
-    "method": "mmturn train --set credit.name={place}",
+    "method": "mmturn train --set 'method.credit={{name: {place}}}' --set 'method.normalise=[]'",
 }
 """How to train with what was written."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mmturn.build import Policy, make_policy
-from mmturn.credit.assign import Credit
+from mmturn.credit.method import Method
 from mmturn.errors import ConfigError
 from mmturn.families.shape import shape_of
 from mmturn.jobs.data import tasks_of
@@ -116,7 +116,7 @@ def train_policy(
     )  # fmt: skip
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
-        rubric=rubric_of(recipe.reward, allow_code), credit=Credit(recipe.credit, allow_code),
+        rubric=rubric_of(recipe.reward, allow_code), method=Method(recipe.method, allow_code),
         feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), images=policy.store,
         publish=publish, features=engine.features, counters=engine.take_counters, price=trainee.price(),
         reference=reference, on_update=on_update,

@@ -87,7 +87,8 @@ class WeightedRubric:
                 turns = [total + weight * part for total, part in zip(turns, value, strict=True)]
             else:
                 outcome += weight * value
-        return Reward(outcome + sum(turns), outcome, tuple(turns), values)
+        per_turn = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+        return Reward(outcome + sum(turns), outcome, tuple(turns), values, per_turn)
 
 
 def rubric_of(config: RubricConfig, allow_code: bool = False) -> WeightedRubric:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mmturn.credit.assign import CreditConfig, CreditRule
+from mmturn.credit.graded import Worth, example_batch, per_token, per_turn
 from mmturn.errors import ConfigError, DataError, ParseError, ToolError
 from mmturn.geometry import Size
 from mmturn.interfaces import (
@@ -200,28 +200,24 @@ def check_rubric(rubric: Rubric, trajectories: Sequence[Trajectory] | None = Non
     return rewards
 
 
-def check_credit(rule: CreditRule, config: CreditConfig | None = None) -> list[tuple[float, ...]]:
-    """A credit rule: finite advantages [G][K_i] that do not depend on the order of the group. Returns those of one."""
-    settings = config or CreditConfig()
-    group = [
-        Reward(1.5, 1.0, (0.5, 0.0), {"answer": 1.0}),
-        Reward(0.0, 0.0, (0.0,), {"answer": 0.0}),
-        Reward(0.5, 0.0, (0.25, 0.25, 0.0), {"answer": 0.0}),
-        Reward(0.0, 0.0, (), {"answer": 0.0}),
-    ]
-    equal = [replace(group[1]) for _ in range(3)]
-    result: list[tuple[float, ...]] = []
-    for rewards in (equal, group[:1], group):
-        result = rule(rewards, settings)
-        wanted = [len(reward.turns) for reward in rewards]
-        assert [len(row) for row in result] == wanted, f"wanted one advantage per turn {wanted}, got {result}"
-        assert all(math.isfinite(value) for row in result for value in row), f"not finite for {rewards}: {result}"
-    turned = rule(group[::-1], settings)[::-1]
-    same = all(
-        math.isclose(a, b, abs_tol=1e-9) for x, y in zip(result, turned, strict=True) for a, b in zip(x, y, strict=True)
-    )
-    assert same, "the advantages depend on the order of the group"
-    return [tuple(row) for row in result]
+def check_credit(credit: Callable[..., Sequence[Worth]], **settings: Any) -> list[Worth]:
+    """A box for ``method.credit``: finite worths of a group [G], each one number, one per turn or one per token, which
+    do not depend on the order of the group. Returns those of an example group."""
+    group = example_batch()
+    equal = [replace(group[1], id=str(i), index=i) for i in range(3)]
+    result: list[Worth] = []
+    for members in (equal, group[:1], group):
+        result = list(credit(members, **settings))
+        assert len(result) == len(members), f"wanted {len(members)} worths, got {len(result)}"
+        for graded, worth in zip(members, result, strict=True):
+            numbers = [value for turn in per_token(graded, worth) for value in turn]
+            assert all(map(math.isfinite, numbers)), f"not finite for {graded}: {worth}"
+            assert len(numbers) == sum(graded.tokens), f"{len(numbers)} numbers for turns of {graded.tokens} tokens"
+    turned = list(credit(group[::-1], **settings))[::-1]
+    for graded, one, other in zip(group, result, turned, strict=True):
+        pairs = zip(per_turn(graded, one), per_turn(graded, other), strict=True)
+        assert all(math.isclose(a, b, abs_tol=1e-9) for a, b in pairs), "the worths depend on the order of the group"
+    return result
 
 
 def check_engine(engine: Engine, requests: Sequence[Request]) -> list[Completion]:

@@ -15,19 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmturn.credit.assign import CreditConfig
-from mmturn.credit.outcome import Std
-from mmturn.credit.togo import (
-    Rows,
-    centred_then_accumulated,
-    minus_mean,
-    minus_others,
-    minus_values,
-    normalised_then_accumulated,
-    returns_to_go,
-)
-from mmturn.registry import CREDITS
-from mmturn.types import Reward
+from mmturn.credit.gain import igpo
+from mmturn.credit.graded import Graded
+from mmturn.credit.method import Method, MethodConfig, Piece
+from mmturn.credit.togo import Rows, centred_then_accumulated, minus_mean, minus_others, minus_values, turn_returns
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +126,13 @@ def _log_policy(logits: Tensor) -> Tensor:
 
 def to_go(group: Group, gamma: float = 1.0) -> list[tuple[float, ...]]:
     """[G][K_i] returns to go."""
-    return returns_to_go(*streams(group), gamma)
+    return turn_returns(*streams(group), gamma)
+
+
+def pooled(group: Group) -> list[tuple[float, ...]]:
+    """[G][K_i] all rewards of all turns as one pool, normalised, then summed from each turn on (IGPO, joint)."""
+    rows = [(*p.turns[:-1], p.turns[-1] + p.outcome) for p in group]
+    return igpo([row[:-1] for row in rows], [row[-1] for row in rows], pool="joint")
 
 
 def streams(group: Group) -> tuple[list[tuple[float, ...]], list[float]]:
@@ -143,10 +140,20 @@ def streams(group: Group) -> tuple[list[tuple[float, ...]], list[float]]:
     return [path.turns for path in group], [path.outcome for path in group]
 
 
-def named(name: str, std: Std = "unbiased") -> Rule:
-    """The rule that ``credit.name`` names in a run."""
-    rule, config = CREDITS.resolve(name), CreditConfig(name=name, std=std)
-    return lambda group: rule([Reward(p.outcome + sum(p.turns), p.outcome, p.turns) for p in group], config)
+def row(credit: Piece, *normalise: Piece) -> Rule:
+    """What a method of these boxes makes of a group in a run."""
+    method = Method(MethodConfig(credit=credit, normalise=normalise))
+    return lambda group: [each.advantages for each in method.assign(list(map(_graded, range(len(group)), group)))]  # type: ignore[misc]
+
+
+def _graded(index: int, path: Path) -> Graded:
+    """A path as credit sees it."""
+    count = len(path.turns)
+    return Graded(
+        id=str(index), group="g", index=index, task="world", meta={}, status="terminated", outcome=path.outcome,
+        turns=tuple(path.turns), tokens=tuple(path.tokens), seats=("policy",) * count, versions=(0,) * count,
+        acted=(True,) * count,
+    )  # fmt: skip
 
 
 def per_trajectory(rule: Rule) -> Rule:
@@ -180,6 +187,7 @@ def forms(world: TwoTurnWorld) -> dict[str, Rule]:
     """Every form by name, as weights of each turn's ``grad log pi``. Losses per token are in units of the mean
     length, so that with equal lengths they would equal the constant."""
     values, length = world.values(), world.mean_tokens()
+    rloo = row({"name": "total"}, {"name": "leave_one_out"})
 
     def others(group: Group) -> Rows:
         return minus_others(to_go(group))
@@ -191,22 +199,22 @@ def forms(world: TwoTurnWorld) -> dict[str, Rule]:
         "return to go": to_go,
         "to go, less others": others,
         "to go, less value": lambda g: minus_values(to_go(g), [[values[STATE_OF[c]] for c in p.choices] for p in g]),
-        "RLOO": named("rloo"),
-        "Dr. GRPO": named("dr_grpo"),
-        "MT-GRPO two-turn, no std": named("mt_grpo_two_turn", "none"),
+        "RLOO": rloo,
+        "Dr. GRPO": row({"name": "total"}, {"name": "group", "std": "none"}),
+        "MT-GRPO two-turn, no std": row({"name": "mt_grpo_two_turn", "std": "none"}),
         "to go, less mean": lambda g: minus_mean(to_go(g)),
-        "GRPO": named("grpo"),
-        "MT-GRPO two-turn": named("mt_grpo_two_turn"),
-        "MT-GRPO, no std": named("mt_grpo", "none"),
-        "MT-GRPO": named("mt_grpo"),
+        "GRPO": row({"name": "total"}, {"name": "group"}),
+        "MT-GRPO two-turn": row({"name": "mt_grpo_two_turn", "eps": 1e-6}),
+        "MT-GRPO, no std": row({"name": "mt_grpo", "std": "none"}),
+        "MT-GRPO": row({"name": "mt_grpo"}),
         "centred, then summed": lambda g: centred_then_accumulated(*streams(g)),
-        "normalised, then summed": lambda g: normalised_then_accumulated(*streams(g)),
+        "normalised, then summed": pooled,
     }
     return {
         **{name: per_trajectory(rule) for name, rule in advantages.items()},
         "to go, less others / reached": per_turn_reached(others),
-        "RLOO, token_mean": in_mean_lengths(per_token(named("rloo"))),
-        "RLOO, seq_mean_token_mean": in_mean_lengths(per_own_token(named("rloo"))),
+        "RLOO, token_mean": in_mean_lengths(per_token(rloo)),
+        "RLOO, seq_mean_token_mean": in_mean_lengths(per_own_token(rloo)),
     }
 
 

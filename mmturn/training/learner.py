@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import torch
 
@@ -99,8 +100,11 @@ class Learner:
         rows, advantages = [s.row for s in chosen], [s.advantages for s in chosen]
         pieces = []
         for indices, batch in self.feed.batches(rows, self.training, advantages):
-            tokens = torch.tensor([chosen[index].trajectory_tokens for index in indices])
-            pieces.append(MicroBatch(batch, {"trajectory_tokens": tokens}))
+            counts = {
+                name: torch.tensor([getattr(chosen[index], name) for index in indices])
+                for name in ("trajectory_tokens", "trajectory_turns")
+            }
+            pieces.append(MicroBatch(batch, counts))
         return pieces
 
     def _signalled(self, pieces: list[MicroBatch]) -> list[MicroBatch]:
@@ -118,11 +122,11 @@ class Learner:
         zeros = [torch.zeros_like(piece.batch.advantages) for piece in fillers]
         ones = [torch.ones(piece.batch.input_ids.shape[0], dtype=torch.long) for piece in fillers]
         return [
-            piece.having(old=zero, reference=zero, trajectory_tokens=one)
+            piece.having(old=zero, reference=zero, trajectory_tokens=one, trajectory_turns=one)
             for piece, zero, one in zip(fillers, zeros, ones, strict=True)
         ]
 
     def _global(self, own: Denominators) -> Denominators:
         """Counts over all processes."""
-        total = self.updater.processes.sums({"tokens": own.tokens, "sequences": own.sequences})
-        return Denominators(int(total["tokens"]), int(total["sequences"]))
+        total = self.updater.processes.sums(asdict(own))
+        return Denominators(**{name: int(value) for name, value in total.items()})

@@ -1,11 +1,12 @@
-"""Graded trajectories -> rows with an advantage per token, and what they count in the loss."""
+"""Trajectories with their credit -> rows with an advantage per token, and what they count in the loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mmturn.batching.collate import spread_advantages
+from mmturn.credit.method import Assigned
 from mmturn.errors import DataError
 from mmturn.losses.aggregate import Denominators
 from mmturn.types import Row, Trajectory
@@ -16,48 +17,72 @@ class Sample:
     """A row as the policy loss sees it."""
 
     row: Row
+    """Its loss mask is 1 on the sampled tokens of turns that are trained on."""
     advantages: tuple[float, ...]
-    """[T] advantage of the turn that sampled the token; 0.0 elsewhere."""
+    """[T] per token; 0.0 where the loss mask is 0."""
     trajectory_tokens: int
-    """Sampled tokens of the whole trajectory, over all its rows."""
+    """Tokens of the whole trajectory that are trained on, over all its rows."""
+    trajectory_turns: int
+    """Turns of the whole trajectory that are trained on."""
 
     @property
     def has_signal(self) -> bool:
-        """Whether any sampled token has an advantage."""
+        """Whether any token that is trained on has an advantage."""
         return any(self.advantages)
 
 
 def samples_of(
-    trajectories: Sequence[Trajectory], rows_of: Callable[[Trajectory], Sequence[Row]]
+    credited: Sequence[tuple[Trajectory, Assigned]], rows_of: Callable[[Trajectory], Sequence[Row]]
 ) -> tuple[list[Sample], list[str]]:
-    """Rows of trajectories that have their advantages; and, by name, those that had to be dropped.
+    """Rows of trajectories with what a method made of them; and, by name, those that had to be dropped.
 
-    A trajectory whose rows cannot be made (its placeholders and images disagree, an image is gone) is dropped alone.
+    Only turns that the method kept are trained on; a row without one is left out. A trajectory whose rows cannot be
+    made (its placeholders and images disagree, an image is gone) is dropped alone.
     Raises DataError for one whose engine reported no log-probs: no policy gradient can be had from it.
     """
     samples: list[Sample] = []
     problems: list[str] = []
-    for trajectory in trajectories:
+    for trajectory, found in credited:
         try:
-            rows = [row for row in rows_of(trajectory) if any(row.loss_mask)]
+            rows = [narrowed(row, found.kept) for row in rows_of(trajectory)]
         except DataError as error:
             problems.append(str(error))
             continue
-        tokens = sum(sum(row.loss_mask) for row in rows)
+        rows = [row for row in rows if any(row.loss_mask)]
+        tokens, turns = sum(sum(row.loss_mask) for row in rows), len(turns_in(rows))
         for row in rows:
             if row.logprobs is None:
                 raise DataError(
                     f"trajectory {trajectory.id}: engine {trajectory.meta.get('engine', '?')!r} reports no token ids "
                     "and log-probs, so that policy-gradient training cannot use it; supervised learning can"
                 )
-            samples.append(Sample(row, spread_advantages(row, trajectory.advantages or ()), tokens))
+            samples.append(Sample(row, spread_advantages(row, found.advantages), tokens, turns))
     return samples, problems
 
 
+def narrowed(row: Row, kept: Sequence[bool]) -> Row:
+    """A row whose loss mask is 0 on turns that are not kept."""
+    if all(kept):
+        return row
+    pairs = zip(row.loss_mask, row.turn_index, strict=True)
+    return replace(row, loss_mask=tuple(int(mask and kept[turn]) for mask, turn in pairs))
+
+
+def turns_in(rows: Sequence[Row]) -> set[tuple[str, int]]:
+    """Trajectory and index of every turn with a token that is trained on."""
+    return {
+        (row.trajectory_id, turn)
+        for row in rows
+        for mask, turn in zip(row.loss_mask, row.turn_index, strict=True)
+        if mask
+    }
+
+
 def denominators_of(samples: Sequence[Sample]) -> Denominators:
-    """Sampled tokens, and trajectories (however many rows each has)."""
-    tokens = sum(sum(sample.row.loss_mask) for sample in samples)
-    return Denominators(tokens, len({sample.row.trajectory_id for sample in samples}))
+    """Tokens, trajectories (however many rows each has) and turns that are trained on."""
+    rows = [sample.row for sample in samples]
+    tokens = sum(sum(row.loss_mask) for row in rows)
+    return Denominators(tokens, len({row.trajectory_id for row in rows}), len(turns_in(rows)))
 
 
 def minibatches(samples: Sequence[Sample], count: int) -> list[list[Sample]]:

@@ -19,7 +19,8 @@ class MicroBatch:
 
     batch: Batch
     signals: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further tensors by name: ``old`` and ``reference`` log-probs [B, T], ``trajectory_tokens`` [B]."""
+    """Further tensors by name: ``old`` and ``reference`` log-probs [B, T], ``trajectory_tokens`` and
+    ``trajectory_turns`` [B]."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on a device."""

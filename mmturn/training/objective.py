@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmturn.losses.aggregate import Denominators, aggregate
+from mmturn.losses.aggregate import Denominators, aggregate, turn_counts
+from mmturn.losses.correction import masked, mismatch, rollout_ratio, truncated
 from mmturn.losses.kl import kl
-from mmturn.losses.policy import clipped_policy_loss, log_ratio
+from mmturn.losses.policy import PolicyLoss, cispo_surrogate, clip_surrogate, pg_surrogate, ratios
 from mmturn.training.microbatches import MicroBatch
-from mmturn.training.settings import RlConfig
+from mmturn.training.settings import CorrectionConfig, RlConfig
 from mmturn.training.updater import Loss
 
 if TYPE_CHECKING:
     from mmturn.models.policy import TokenScores
 
+_CLIPPED = tuple(f"policy/clip_fraction_{side}" for side in ("low", "high"))
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyObjective:
-    """Clipped policy loss, with a KL term where the config has one."""
+    """The policy loss that the config names, with a KL and an entropy term where it has them."""
 
     config: RlConfig
     denominators: Denominators
@@ -31,35 +34,56 @@ class PolicyObjective:
 
     def __call__(self, scores: TokenScores, piece: MicroBatch) -> Loss:
         config, batch = self.config, piece.batch
-        new, mask = scores.logprobs, batch.loss_mask
-        old = new.detach() if config.old_logprobs == "detached" else piece.signals.get("old", batch.old_logprobs)
-        policy = clipped_policy_loss(
-            new, old, batch.advantages, mask, config.clip_low, config.clip_high, config.dual_clip or None
-        )
-        per_token, tokens = policy.per_token, mask.sum()
-        sums = dict(policy.sums)
-        if config.importance_cap:
-            weight = log_ratio(old, batch.old_logprobs, mask).exp().clamp(max=config.importance_cap)
+        new, mask, rollout = scores.logprobs, batch.loss_mask, batch.old_logprobs
+        old = new.detach() if config.old_logprobs == "detached" else piece.signals.get("old", rollout)
+        policy = self._policy(new, old, piece)
+        per_token, sums, maxima = policy.per_token, dict(policy.sums), {}
+        if config.correction.form != "off":
+            weight = correction_weight(config.correction, old, rollout, mask)
             per_token = per_token * weight
             sums["policy/importance_weight"] = _total(weight, mask)
+            sums["mismatch/weight_squared"] = _total(weight.square(), mask)
         if config.kl_coef:
             distance = kl(new, piece.signals["reference"], mask, config.kl_estimator)
             per_token = per_token + config.kl_coef * distance
             sums["policy/kl_reference"] = _total(distance, mask)
-        sums["policy/clip_fraction"] = sums["policy/clip_fraction_low"] + sums["policy/clip_fraction_high"]
+        if config.entropy_coef:
+            per_token = per_token - config.entropy_coef * scores.entropy
+        sums["policy/clip_fraction"] = sum((sums.get(key, mask.new_zeros(())) for key in _CLIPPED), mask.new_zeros(()))
         sums["policy/kl"] = kl(old, new, mask, "k3").detach().sum()
         sums["policy/entropy"] = _total(scores.entropy, mask)
-        maxima = {}
         if self.at_rollout_weights:
-            gap = log_ratio(new.detach(), batch.old_logprobs, mask)
-            sums["policy/logprob_gap"] = gap.abs().sum()
-            sums["policy/logprob_gap_k3"] = kl(batch.old_logprobs, new.detach(), mask, "k3").sum()
-            maxima["policy/logprob_gap_max"] = gap.abs().max()
+            gap = mismatch(new, rollout, mask)
+            sums |= {"policy/logprob_gap": gap.gap, "policy/logprob_gap_k3": gap.k3}
+            maxima["policy/logprob_gap_max"] = gap.max_log_ratio.clamp(min=0.0)
+        value = self._aggregated(per_token, piece)
+        return Loss(value, {key: (total.detach(), mask.sum()) for key, total in sums.items()}, maxima)
+
+    def _policy(self, new: Tensor, old: Tensor, piece: MicroBatch) -> PolicyLoss:
+        config, batch = self.config, piece.batch
+        advantages, mask = batch.advantages, batch.loss_mask
+        if config.surrogate == "pg":
+            return pg_surrogate(new, advantages, mask)
+        ratio = ratios(new, old, mask, config.ratio, batch.turn_index)
+        if config.surrogate == "cispo":
+            return cispo_surrogate(ratio, new, advantages, mask, config.clip_low, config.clip_high)
+        return clip_surrogate(ratio, advantages, mask, config.clip_low, config.clip_high, config.dual_clip or None)
+
+    def _aggregated(self, per_token: Tensor, piece: MicroBatch) -> Tensor:
+        config, mask, signals = self.config, piece.batch.loss_mask, piece.signals
         length = config.constant_length if config.aggregation == "constant_length" else None
-        value = aggregate(
-            per_token, mask, config.aggregation, self.denominators, length, piece.signals.get("trajectory_tokens")
-        )
-        return Loss(value, {key: (total.detach(), tokens) for key, total in sums.items()}, maxima)
+        by_turn = config.aggregation in ("turn_mean", "turn_mean_global")
+        turn_tokens = turn_counts(mask, piece.batch.turn_index)[0] if by_turn else None
+        return aggregate(
+            per_token, mask, config.aggregation, self.denominators, length,
+            signals.get("trajectory_tokens"), turn_tokens, signals.get("trajectory_turns"),
+        )  # fmt: skip
+
+
+def correction_weight(config: CorrectionConfig, old: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:
+    """[B, T] importance weights of old log-probs of the trainer over those of the sampler, detached."""
+    ratio = rollout_ratio(old, rollout, mask, config.level)
+    return truncated(ratio, config.cap) if config.form == "truncate" else masked(ratio, config.cap, config.floor)
 
 
 def _total(values: Tensor, mask: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mmturn.credit.assign import Credit
+from mmturn.credit.method import Assigned, Method
 from mmturn.interfaces import Rubric, TaskSource
 from mmturn.media import ImageStore
 from mmturn.models.features import FeatureCache
 from mmturn.rollout.groups import Episode, episodes
 from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter
 from mmturn.training.cost import rollout_cost, with_shares
+from mmturn.training.crediting import Crediting, Groups
 from mmturn.training.feed import Feed
 from mmturn.training.images import images_of
 from mmturn.training.learner import Learner
@@ -24,9 +25,11 @@ from mmturn.training.reference import Reference
 from mmturn.training.rollout_metrics import LINE, rollout_metrics
 from mmturn.training.run import Run, RunSetup
 from mmturn.training.settings import RlConfig
-from mmturn.types import Trajectory
+from mmturn.training.signals import SignalPass
+from mmturn.types import Json, Trajectory
 
 ROLLOUTS_NAME = "rollouts"
+_METHOD = "method"
 
 Roll = Callable[[Sequence[Episode]], Iterable[Trajectory]]
 """Runs episodes with the policy's present weights; trajectories come in any order (``Driver.run``)."""
@@ -37,7 +40,7 @@ class UpdateReport:
     """What an update was made of, for those who watch."""
 
     update: int
-    groups: tuple[tuple[Trajectory, ...], ...]
+    groups: Groups
     """This process's trajectories, graded and with advantages, by group."""
     metrics: Mapping[str, float]
 
@@ -51,7 +54,7 @@ class RlParts:
     source: TaskSource
     roll: Roll
     rubric: Rubric
-    credit: Credit
+    method: Method
     feed: Feed
     images: ImageStore
     publish: Callable[[int], None]
@@ -78,18 +81,23 @@ def train(parts: RlParts) -> Path:
     learner = Learner(
         setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price, parts.images
     )  # fmt: skip
-    with RolloutFile(parts) as kept, Run("rl", setup, parts.source, LINE, files={ROLLOUTS_NAME: kept}) as run:
+    crediting = Crediting(
+        parts.method, setup.updater.processes, SignalPass(setup.updater, setup.training, parts.feed, images)
+    )
+    source = Remembered(parts.source, parts.method)
+    with RolloutFile(parts) as kept, Run("rl", setup, source, LINE, files={ROLLOUTS_NAME: kept}) as run:
         outages = Outages(run.say)
+        for notice in parts.method.notices:
+            run.say(f"not verified: {notice}")
         for update in run.updates():
             parts.publish(update - 1)
             tasks = run.processes.share(parts.source.next(config.groups_per_update))
             with run.clock("rollout"), setup.updater.gathered():
                 rolled = list(parts.roll(episodes(tasks, config.group_size, setup.training.seed)))
             with run.clock("reward"):
-                groups = graded(rolled, parts.rubric, parts.credit)
+                groups, assigned = crediting(graded(rolled, parts.rubric))
             with run.clock("pack"):
-                trained = [trajectory for group in groups for trajectory in in_loss(group, parts.credit)]
-                samples, problems = samples_of(trained, parts.feed.ready_rows)
+                samples, problems = samples_of(in_loss(groups, assigned), parts.feed.ready_rows)
                 means = rollout_metrics(groups)
                 means.count("rollout/dropped", len(problems))
                 means.merge([rollout_cost(parts.counters(), rolled, parts.price)])
@@ -111,8 +119,8 @@ def train(parts: RlParts) -> Path:
     return latest
 
 
-def graded(trajectories: Iterable[Trajectory], rubric: Rubric, credit: Credit) -> tuple[tuple[Trajectory, ...], ...]:
-    """Trajectories with rewards and advantages, by group, in an order that depends on their names alone.
+def graded(trajectories: Iterable[Trajectory], rubric: Rubric) -> Groups:
+    """Trajectories with rewards, by group, in an order that depends on their names alone.
 
     A failed trajectory gets no reward: there is nothing to grade.
     """
@@ -120,16 +128,31 @@ def graded(trajectories: Iterable[Trajectory], rubric: Rubric, credit: Credit) -
     for trajectory in sorted(trajectories, key=lambda t: (t.group, t.index)):
         reward = None if trajectory.stop.status == "failed" else rubric(trajectory)
         groups.setdefault(trajectory.group, []).append(replace(trajectory, reward=reward))
-    return tuple(
-        tuple(replace(t, advantages=row) for t, row in zip(group, credit.advantages(group), strict=True))
-        for group in groups.values()
-    )
+    return tuple(map(tuple, groups.values()))
 
 
-def in_loss(group: Sequence[Trajectory], credit: Credit) -> list[Trajectory]:
-    """The trajectories of a group that are trained on."""
-    chosen = credit.in_loss(group, [t.advantages or () for t in group])
-    return [trajectory for trajectory, keep in zip(group, chosen, strict=True) if keep]
+def in_loss(groups: Groups, assigned: Mapping[str, Assigned]) -> list[tuple[Trajectory, Assigned]]:
+    """The trajectories that are trained on, each with its credit."""
+    credited = [(t, assigned[t.id]) for group in groups for t in group if t.id in assigned]
+    return [(trajectory, found) for trajectory, found in credited if found.in_loss]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The position of the tasks, and beside it what the method remembers, as one part of a checkpoint."""
+
+    source: TaskSource
+    method: Method
+
+    def state(self) -> dict[str, Json]:
+        """Both."""
+        remembered = self.method.state()
+        return {**self.source.state(), **({_METHOD: remembered} if remembered else {})}
+
+    def load_state(self, state: Mapping[str, Json]) -> None:
+        """Go on from both."""
+        self.source.load_state({key: value for key, value in state.items() if key != _METHOD})
+        self.method.load_state(state.get(_METHOD, {}))
 
 
 def over_all(

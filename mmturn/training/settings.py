@@ -120,6 +120,24 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CorrectionConfig:
+    """Importance weights p_trainer / p_sampler at the weights that sampled, multiplied into the loss after its clip."""
+
+    form: Literal["off", "truncate", "mask"] = "off"
+    """truncate: weights are at most ``cap``; mask: 0 outside of ``floor`` to ``cap``."""
+    level: Literal["token", "sequence", "geometric"] = "token"
+    """Of each token; of its row, as the product over its tokens or their geometric mean."""
+    cap: float = 2.0
+    """Largest weight."""
+    floor: float = 0.0
+    """Smallest weight that ``mask`` keeps."""
+
+    def __post_init__(self) -> None:
+        _require(self.cap > 0, f"rl.correction.cap must be above 0, got {self.cap}")
+        _require(0 <= self.floor < self.cap, f"rl.correction.floor must be from 0 to below cap, got {self.floor}")
+
+
+@dataclass(frozen=True, slots=True)
 class RlConfig:
     """Reinforcement learning: how much is sampled per update, and the loss."""
 
@@ -131,8 +149,12 @@ class RlConfig:
     """Times each batch of rollouts is trained on."""
     minibatches: int = 1
     """Optimizer steps per epoch over a batch of rollouts; more than 1 makes the later ones off-policy."""
+    ratio: Literal["token", "sequence", "turn"] = "token"
+    """What a probability ratio is taken over: each token, or the geometric mean over a row (GSPO) or over each turn."""
+    surrogate: Literal["clip", "cispo", "pg"] = "clip"
+    """clip: PPO's; cispo: the clipped ratio as a weight without gradient; pg: no ratio, for one step per batch."""
     clip_low: float = 0.2
-    """The probability ratio is clipped below 1 - clip_low."""
+    """The probability ratio is clipped below 1 - clip_low; 1 or more sets no bound with ``cispo``."""
     clip_high: float = 0.28
     """... and above 1 + clip_high (DAPO's clip-higher; equal values give PPO's clip)."""
     dual_clip: float = 3.0
@@ -141,15 +163,20 @@ class RlConfig:
     """Weight of the KL divergence to the reference policy (the policy as first loaded); 0 needs no reference."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k3"
     """Estimator of that divergence, per token."""
-    aggregation: Literal["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "constant_length"] = "token_mean"
-    """How the loss per token becomes one number."""
+    entropy_coef: float = 0.0
+    """Weight of the policy's entropy, which is made larger."""
+    aggregation: Literal[
+        "token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "constant_length", "turn_mean", "turn_mean_global"
+    ] = "token_mean"
+    """How the loss per token becomes one number; ``turn_mean``: over the tokens of each turn, then over the turns of
+    each trajectory, then over trajectories; ``turn_mean_global``: over all turns alike."""
     constant_length: int = 512
     """Tokens to divide a trajectory's loss by, with ``constant_length`` aggregation."""
     old_logprobs: Literal["sampler", "recompute", "detached"] = "sampler"
     """What the ratio is taken to: what the sampler reported, one forward pass of the trainer before the first step, or
     the new log-probs themselves (ratio exactly 1; only for one epoch and one minibatch)."""
-    importance_cap: float = 0.0
-    """With ``recompute``: weight each token by min(p_old / p_sampler, cap) (truncated importance sampling); 0: off."""
+    correction: CorrectionConfig = field(default_factory=CorrectionConfig)
+    """With ``recompute``: weights for what the sampler's probabilities differ from the trainer's by."""
     skip_zero_advantage: bool = True
     """Do not compute trajectories whose advantages are all 0, though their tokens count in the denominators: the same
     gradient for less work. Without effect where there is a KL term."""
@@ -160,18 +187,23 @@ class RlConfig:
         for name in ("group_size", "groups_per_update", "epochs_per_batch", "minibatches", "constant_length"):
             value = getattr(self, name)
             _require(value >= 1, f"rl.{name} must be at least 1, got {value}")
-        for name in ("clip_low", "clip_high", "dual_clip", "kl_coef", "importance_cap", "keep_rollouts_every"):
+        for name in ("clip_low", "clip_high", "dual_clip", "kl_coef", "entropy_coef", "keep_rollouts_every"):
             value = getattr(self, name)
             _require(value >= 0, f"rl.{name} must be 0 or more, got {value}")
-        _require(self.clip_low < 1, f"rl.clip_low must be below 1, got {self.clip_low}")
+        clips = self.surrogate == "clip"
+        _require(self.clip_low < 1 or not clips, f"rl.clip_low must be below 1, got {self.clip_low}")
+        _require(
+            self.surrogate != "pg" or self.epochs_per_batch * self.minibatches == 1,
+            "rl.surrogate 'pg' has no ratio: it is right for one epoch of one minibatch only",
+        )
         _require(self.dual_clip == 0 or self.dual_clip > 1, f"rl.dual_clip must be above 1, or 0, got {self.dual_clip}")
         _require(
             self.old_logprobs != "detached" or self.epochs_per_batch * self.minibatches == 1,
             "rl.old_logprobs 'detached' is exact for one epoch of one minibatch only: use 'sampler' or 'recompute'",
         )
         _require(
-            not self.importance_cap or self.old_logprobs == "recompute",
-            "rl.importance_cap compares the trainer's old log-probs with the sampler's: set rl.old_logprobs: recompute",
+            self.correction.form == "off" or self.old_logprobs == "recompute",
+            "rl.correction compares the trainer's old log-probs with the sampler's: set rl.old_logprobs: recompute",
         )
 
 

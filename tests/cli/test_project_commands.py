@@ -110,17 +110,17 @@ def test_new_writes_what_passes_its_own_test(tmp_path: Path) -> None:
 
 def test_what_new_wrote_is_found_by_the_registries(tmp_path: Path) -> None:
     from mmturn.components import make_tools
-    from mmturn.credit.assign import Credit, CreditConfig
+    from mmturn.credit.graded import example_graded
+    from mmturn.credit.method import Method, MethodConfig
     from mmturn.recipe import Recipe
-    from mmturn.types import Reward
 
     scaffold("tool", "Magnify", tmp_path)
     scaffold("method", "returns_to_go", tmp_path)
     (tool,) = make_tools(Recipe(tools=({"name": f"{tmp_path / 'magnify.py'}:Magnify"},)), allow_code=True)
     assert tool.spec.name == "magnify"
     rule = f"{tmp_path / 'returns_to_go.py'}:returns_to_go"
-    credit = Credit(CreditConfig(name=rule), allow_code=True)
-    assert credit.rule([Reward(1.0, 1.0, (0.0,))], credit.config) == [(0.0,)]
+    method = Method(MethodConfig(credit={"name": rule}, normalise=()), allow_code=True)
+    assert method.assign([example_graded(0, 1.0, (0.0,))])[0].advantages == (0.0,)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mmturn.credit.outcome import dr_grpo, rloo
-from mmturn.credit.togo import Rows, discount_turns, minus_mean, minus_others, minus_values, returns_to_go
+from mmturn.credit.togo import Rows, discount_turns, minus_mean, minus_others, minus_values, turn_returns
 from mmturn.losses.aggregate import Aggregation, aggregate, count
 from mmturn.losses.policy import clipped_policy_loss
 from mmturn.testing.two_turn_world import (
@@ -24,11 +24,11 @@ from mmturn.testing.two_turn_world import (
     Rule,
     TwoTurnWorld,
     forms,
-    named,
     per_own_token,
     per_token,
     per_trajectory,
     per_turn_reached,
+    row,
     streams,
     table,
     to_go,
@@ -55,6 +55,8 @@ BIASED = {
 DOC = Path(__file__).resolve().parents[2] / "docs" / "turn-credit.md"
 
 sizes = pytest.mark.parametrize("world", [TwoTurnWorld(2), TwoTurnWorld(3)], ids=["pairs", "threes"])
+
+RLOO = row({"name": "total"}, {"name": "leave_one_out"})
 
 
 def mean(world: TwoTurnWorld, name: str) -> Tensor:
@@ -138,7 +140,7 @@ def test_accumulated_baselines_charge_for_turns_reached(world: TwoTurnWorld) -> 
 
     def accumulated(group: Group) -> Rows:
         turns, outcomes = streams(group)
-        return returns_to_go(minus_others(turns), rloo(outcomes))
+        return turn_returns(minus_others(turns), rloo(outcomes))
 
     bias = world.expected(per_trajectory(accumulated)).mean - world.gradient()
     reach = going_on(world)
@@ -199,7 +201,7 @@ def test_a_standard_deviation_only_rescales_two_valued_returns() -> None:
     factors = []
     for logits in (TwoTurnWorld().logits, (2.0, 0.2, -0.3, 0.5, -0.1, -0.2, 0.1)):
         world = TwoTurnWorld(4, paths, logits)
-        found, true = world.expected(per_trajectory(named("grpo"))).mean, world.gradient()
+        found, true = world.expected(per_trajectory(row({"name": "total"}, {"name": "group"}))).mean, world.gradient()
         factors.append(float(found.norm() / true.norm()))
         assert close(found, factors[-1] * true)
     assert factors[1] - factors[0] > 0.04
@@ -231,9 +233,9 @@ WEIGHTS: list[tuple[Aggregation, Callable[[Rule], Rule]]] = [
 def test_the_weights_are_those_of_the_loss(mode: Aggregation, weighing: Callable[[Rule], Rule]) -> None:
     """At ratio 1, minus the gradient of the clipped, aggregated loss by a token's log-prob is its turn's weight."""
     group = [PATHS[0], PATHS[1], PATHS[4]]
-    rows = named("rloo")(group)
+    rows = RLOO(group)
     mask, advantages, wanted = (torch.zeros(3, 8) for _ in range(3))
-    for i, (path, values, weights) in enumerate(zip(group, rows, weighing(named("rloo"))(group), strict=True)):
+    for i, (path, values, weights) in enumerate(zip(group, rows, weighing(RLOO)(group), strict=True)):
         turn = [k for k, n in enumerate(path.tokens) for _ in range(n)]
         mask[i, : len(turn)] = 1.0
         advantages[i, : len(turn)] = torch.tensor([values[k] for k in turn])

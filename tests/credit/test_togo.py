@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +14,9 @@ from mmturn.credit.togo import (
     minus_mean,
     minus_others,
     minus_values,
-    normalised_then_accumulated,
-    returns_to_go,
+    turn_returns,
 )
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 TURNS = [[0.5, 0.25, 1.0], [0.0], [0.25, 0.75]]
 OUTCOMES = [1.0, 0.5, 0.0]
 NUMBERS = st.integers(-8, 8).map(lambda n: n / 4)
@@ -30,9 +24,9 @@ RAGGED = st.lists(st.lists(NUMBERS, max_size=4), min_size=1, max_size=7)
 
 
 def test_worked_example() -> None:
-    returns = returns_to_go(TURNS, OUTCOMES)
+    returns = turn_returns(TURNS, OUTCOMES)
     assert returns == [(2.75, 2.25, 2.0), (0.5,), (1.0, 0.75)]
-    assert returns_to_go(TURNS, OUTCOMES, 0.5) == [(1.125, 1.25, 2.0), (0.5,), (0.625, 0.75)]
+    assert turn_returns(TURNS, OUTCOMES, 0.5) == [(1.125, 1.25, 2.0), (0.5,), (0.625, 0.75)]
     less_others = [pytest.approx(row) for row in ((2.0, 1.5, 2.0), (-1.375,), (-0.625, -1.5))]
     assert minus_others(returns) == less_others
     assert minus_mean(returns)[0] == (pytest.approx(4 / 3), 0.75, 0.0)
@@ -43,7 +37,7 @@ def test_worked_example() -> None:
 
 
 def test_empty_groups_empty_trajectories_and_other_shapes() -> None:
-    for form in (returns_to_go, centred_then_accumulated, normalised_then_accumulated):
+    for form in (turn_returns, centred_then_accumulated):
         assert form([], []) == [] and form([()], [1.0]) == [()]
         with pytest.raises(ValueError):
             form([[1.0]], [1.0, 2.0])
@@ -53,46 +47,28 @@ def test_empty_groups_empty_trajectories_and_other_shapes() -> None:
             minus_values([[1.0], [1.0]], values)
 
 
-def accumulated(vector: dict[str, Any], gamma: float) -> np.ndarray:
-    inputs = vector["inputs"]
-    chances = [[np.exp(np.mean(row)) for row in rows] for rows in inputs["gt_token_logprobs_per_prefix"]]
-    gains = [[*np.diff(row), 0.0] for row in chances]
-    rows = normalised_then_accumulated(gains, inputs["final_f1"], gamma, "population", vector["params"]["eps"])
-    return np.concatenate(rows)
-
-
-@pytest.mark.parametrize("gamma", [1.0, 0.9])
-def test_joint_normalisation_vector(gamma: float) -> None:
-    vector = VECTORS["igpo"]
-    wanted = np.concatenate(vector["expected"][f"adv_prob_joint_g{gamma}"])
-    np.testing.assert_allclose(accumulated(vector, gamma), wanted, rtol=0, atol=1e-6)
-    assert not np.allclose(accumulated(vector, gamma - 0.01), wanted, rtol=0, atol=1e-6)
-    other = {**vector, "inputs": {**vector["inputs"], "final_f1": [1.0, 0.0, 0.41]}}
-    assert not np.allclose(accumulated(other, gamma), wanted, rtol=0, atol=1e-6)
-
-
 @given(RAGGED, st.data())
 def test_own_future_and_siblings_alone_count(turns: list[list[float]], data: st.DataObject) -> None:
     """Advantages of turn k do not read i's past, and their baseline reads nothing of i but that it has a turn k."""
     outcomes = data.draw(st.lists(NUMBERS, min_size=len(turns), max_size=len(turns)))
-    returns = returns_to_go(turns, outcomes)
+    returns = turn_returns(turns, outcomes)
     baselines = [np.subtract(a, b) for a, b in zip(returns, minus_others(returns), strict=True)]
     i = data.draw(st.integers(0, len(turns) - 1))
     changed = [list(row) for row in turns]
     changed[i] = data.draw(st.lists(NUMBERS, max_size=5))
-    other = returns_to_go(changed, [o + (j == i) for j, o in enumerate(outcomes)])
+    other = turn_returns(changed, [o + (j == i) for j, o in enumerate(outcomes)])
     baseline = np.subtract(other[i], minus_others(other)[i])
     both = min(len(changed[i]), len(turns[i]))
     np.testing.assert_allclose(baseline[:both], baselines[i][:both], rtol=0, atol=1e-9)
     if turns[i]:
         first = [[9.0, *row[1:]] if j == i else row for j, row in enumerate(turns)]
-        assert [row[1:] for row in returns_to_go(first, outcomes)] == [row[1:] for row in returns] or len(turns[i]) == 1
+        assert [row[1:] for row in turn_returns(first, outcomes)] == [row[1:] for row in returns] or len(turns[i]) == 1
 
 
 @given(RAGGED)
 def test_means_with_and_without_oneself(turns: list[list[float]]) -> None:
     outcomes = [float(i % 3) for i in range(len(turns))]
-    returns = returns_to_go(turns, outcomes)
+    returns = turn_returns(turns, outcomes)
     with_self, without = minus_mean(returns), minus_others(returns)
     for k in range(4):
         members = [i for i, row in enumerate(turns) if len(row) > k]
@@ -105,7 +81,7 @@ def test_means_with_and_without_oneself(turns: list[list[float]]) -> None:
 @given(st.lists(NUMBERS, min_size=2, max_size=8))
 def test_one_turn_is_the_outcome_form(outcomes: list[float]) -> None:
     bare = [[0.0] for _ in outcomes]
-    returns = returns_to_go(bare, outcomes)
+    returns = turn_returns(bare, outcomes)
     assert minus_others(returns) == [(a,) for a in rloo(outcomes)]
     assert minus_mean(returns) == centred_then_accumulated(bare, outcomes) == [(a,) for a in dr_grpo(outcomes)]
     equal = [(0.1,) for _ in outcomes]
@@ -118,9 +94,8 @@ def test_advantages_permute_with_the_group(turns: list[list[float]], random: Any
     order = list(range(len(turns)))
     random.shuffle(order)
     for form in (
-        lambda t, o: minus_others(returns_to_go(t, o)),
+        lambda t, o: minus_others(turn_returns(t, o)),
         centred_then_accumulated,
-        normalised_then_accumulated,
     ):
         straight = form(turns, outcomes)
         permuted = form([turns[i] for i in order], [outcomes[i] for i in order])

@@ -18,7 +18,7 @@ SETTINGS = [
     "training.deterministic=true",
     "training.lr=2e-4",
     "training.log=[]",
-    "credit.name=dr_grpo",
+    "method.normalise=[{name: group, std: none}]",
 ]
 
 

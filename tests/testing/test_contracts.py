@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from mmturn.credit.assign import CreditConfig, CreditRule
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.envs.visual_qa import VisualQA
 from mmturn.errors import ToolError
@@ -202,21 +201,19 @@ def test_rubrics() -> None:
 
 @pytest.mark.parametrize("name", CREDITS.names())
 def test_shipped_credit(name: str) -> None:
-    check_credit(CREDITS.resolve(name), CreditConfig(name=name))
+    check_credit(CREDITS.resolve(name))
 
 
 def test_broken_credit() -> None:
-    def first(rewards: Sequence[Reward], config: CreditConfig) -> list[tuple[float, ...]]:
-        return [(float(i),) * len(reward.turns) for i, reward in enumerate(rewards)]
-
-    rules: list[tuple[CreditRule, str]] = [
-        (first, "order of the group"),
-        (lambda rewards, config: [(0.0,) for _ in rewards], "one advantage per turn"),
-        (lambda rewards, config: [(math.inf,) * len(reward.turns) for reward in rewards], "not finite"),
+    boxes: list[tuple[Callable[..., Any], str]] = [
+        (lambda group: [float(i) for i in range(len(group))], "order of the group"),
+        (lambda group: [1.0], "wanted 3 worths, got 1"),
+        (lambda group: [(0.0, 0.0) for _ in group], "numbers for turns|zip"),
+        (lambda group: [(math.inf,) * g.num_turns for g in group], "not finite"),
     ]
-    for rule, part in rules:
-        with pytest.raises(AssertionError, match=part):
-            check_credit(rule)
+    for box, part in boxes:
+        with pytest.raises((AssertionError, ValueError), match=part):
+            check_credit(box)
 
 
 REQUESTS = [Request(f"r{i}", f"t{i % 2}", 0, (65, 66), (), Sampling(8), seed=i) for i in range(3)]

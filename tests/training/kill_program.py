@@ -27,7 +27,7 @@ from mmturn.recipe import DataConfig, EvalConfig, Recipe
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout import RolloutConfig
 from mmturn.store.jsonl import LineWriter
-from mmturn.training.settings import KeepBest, RlConfig, TrainingConfig
+from mmturn.training.settings import CorrectionConfig, KeepBest, RlConfig, TrainingConfig
 
 UPDATES = 7
 REWARD = """
@@ -47,14 +47,26 @@ def recipe_of(model: Path, data: Path) -> Recipe:
         ),
         reward=RubricConfig(terms={f"{data / 'reward.py'}:parity": 1.0}),
         training=TrainingConfig(
-            updates=UPDATES, lr=1e-3, micro_batch_rows=3, save_every=2, eval_every=2, eval_at_start=True,
-            keep_best=KeepBest("eval/num_turns", 1), log=(), progress=False, deterministic=True,
+            updates=UPDATES,
+            lr=1e-3,
+            micro_batch_rows=3,
+            save_every=2,
+            eval_every=2,
+            eval_at_start=True,
+            keep_best=KeepBest("eval/num_turns", 1),
+            log=(),
+            progress=False,
+            deterministic=True,
         ),
         rl=RlConfig(
-            group_size=3, groups_per_update=2, minibatches=2, old_logprobs="recompute", importance_cap=2.0
+            group_size=3,
+            groups_per_update=2,
+            minibatches=2,
+            old_logprobs="recompute",
+            correction=CorrectionConfig("truncate"),
         ),
         evaluation=EvalConfig(tasks=2),
-    )  # fmt: skip
+    )
 
 
 def write_data(data: Path) -> None:

@@ -26,7 +26,7 @@ from mmturn.training.reference import Reference
 from mmturn.training.settings import RlConfig, TrainingConfig
 from mmturn.training.updater import Updater
 from mmturn.types import Trajectory
-from tests.training.small_world import TRAINING, World, make_world, rl_parts
+from tests.training.small_world import TRAINING, World, credited, make_world, rl_parts
 
 CONFIG = TrainingConfig(lr=1e-2, eps=1e-3, max_grad_norm=0.5, log=(), progress=False)
 OBJECTIVE = RlConfig(kl_coef=0.1, aggregation="seq_mean_token_mean", clip_low=0.2, clip_high=0.2)
@@ -79,7 +79,7 @@ def learn_balanced(world: World, rank: int | None) -> tuple[Updater, dict[str, f
     light = [world.trajectory(15, images=False, turns=1)]
     own = heavy + light if rank is None else (heavy, light)[rank]
     worth = [replace(t, advantages=((-1.0) ** t.seed,) * t.num_turns) for t in own]
-    samples, problems = samples_of(worth, world.feed.ready_rows)
+    samples, problems = samples_of(credited(worth), world.feed.ready_rows)
     assert not problems
     updater = Updater(world.policy, CONFIG, processes)
     images = Images(world.policy, world.feed.source, FeatureCache(1 << 24), processes)

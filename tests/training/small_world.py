@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from mmturn.batching.patches import Patches
-from mmturn.credit.assign import Credit, CreditConfig
+from mmturn.credit.method import Assigned, Method
 from mmturn.media import ImageStore, fit
 from mmturn.models.features import FeatureCache
 from mmturn.models.load import LoadedModel, load_model
@@ -165,12 +165,17 @@ def rl_parts(
         source=Source(),
         roll=world.roll,
         rubric=grade,
-        credit=Credit(CreditConfig()),
+        method=Method(),
         feed=world.feed,
         images=world.store,
         publish=lambda version: None,
         features=FeatureCache(1 << 24),
     )
+
+
+def credited(trajectories: Sequence[Trajectory]) -> list[tuple[Trajectory, Assigned]]:
+    """Trajectories with the advantages that they bear, all turns kept."""
+    return [(t, Assigned(t.advantages or (), (True,) * t.num_turns, t.advantages or ())) for t in trajectories]
 
 
 def weights_of(world: World) -> dict[str, torch.Tensor]:

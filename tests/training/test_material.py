@@ -16,7 +16,7 @@ from mmturn.training.material import denominators_of, minibatches, samples_of
 from mmturn.training.microbatches import cut
 from mmturn.training.rollout_metrics import rollout_metrics
 from mmturn.types import Reward, Row, StopReason, Task, Trajectory, Turn
-from tests.training.small_world import World, make_world
+from tests.training.small_world import World, credited, make_world
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ class TestSamples:
 
     def test_each_token_has_the_advantage_of_its_turn(self, world: World) -> None:
         trajectory = replace(world.trajectory(1, turns=3), advantages=(1.0, 0.0, -2.0))
-        samples, problems = samples_of([trajectory], world.feed.rows)
+        samples, problems = samples_of(credited([trajectory]), world.feed.rows)
         assert not problems
         (sample,) = samples
         found = {(turn, a) for turn, a in zip(sample.row.turn_index, sample.advantages, strict=True)}
@@ -40,16 +40,16 @@ class TestSamples:
     def test_a_row_whose_pictures_and_placeholders_disagree_is_dropped_alone(self, world: World) -> None:
         good, bad = (replace(world.trajectory(seed, turns=1), advantages=(1.0,)) for seed in (1, 2))
         bad = replace(bad, turns=(replace(bad.turns[0], provenance=bad.turns[0].provenance.replace("i", "t", 1)),))
-        samples, problems = samples_of([bad, good], world.feed.rows)
+        samples, problems = samples_of(credited([bad, good]), world.feed.rows)
         assert [sample.row.trajectory_id for sample in samples] == ["t1"]
         assert len(problems) == 1 and "t2" in problems[0]
 
     def test_an_engine_without_log_probs_is_refused_by_name(self, world: World) -> None:
         base = replace(world.trajectory(1, turns=1), advantages=(1.0,), meta={"engine": "openai_http"})
         with pytest.raises(DataError, match=r"openai_http.*supervised"):
-            samples_of([replace(base, turns=(replace(base.turns[0], logprobs=None),))], world.feed.rows)
+            samples_of(credited([replace(base, turns=(replace(base.turns[0], logprobs=None),))]), world.feed.rows)
         samples, problems = samples_of(
-            [replace(base, turns=(replace(base.turns[0], token_ids=None, provenance="", logprobs=None),))],
+            credited([replace(base, turns=(replace(base.turns[0], token_ids=None, provenance="", logprobs=None),))]),
             world.feed.rows,
         )
         assert not samples and "no token ids" in problems[0]
@@ -59,10 +59,10 @@ class TestSamples:
         second = replace(base.turns[1], fresh_context=True, context_views=base.turns[1].observation.views)
         split = replace(base, turns=(base.turns[0], second), advantages=(1.0, 1.0))
         other = replace(world.trajectory(2, turns=1), advantages=(0.0,))
-        samples, _ = samples_of([split, other], world.feed.rows)
+        samples, _ = samples_of(credited([split, other]), world.feed.rows)
         assert len(samples) == 3
         tokens = sum(turn.provenance.count("s") for t in (split, other) for turn in t.turns)
-        assert denominators_of(samples) == Denominators(tokens, 2)
+        assert denominators_of(samples) == Denominators(tokens, 2, 3)
         assert samples[0].trajectory_tokens == samples[1].trajectory_tokens
         parts = minibatches(samples, 2)
         assert [[s.row.trajectory_id for s in part] for part in parts] == [["t1", "t1"], ["t2"]]

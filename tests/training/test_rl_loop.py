@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from mmturn.credit.assign import Credit, CreditConfig
+from mmturn.credit.method import Method, MethodConfig
 from mmturn.errors import ConfigError, MmturnError
 from mmturn.rollout.groups import Episode
 from mmturn.store.trajectories import images_folder, read_trajectories
@@ -23,9 +23,9 @@ from mmturn.training.log import read_metrics
 from mmturn.training.material import samples_of
 from mmturn.training.processes import start_processes
 from mmturn.training.reference import Reference
-from mmturn.training.settings import RlConfig
+from mmturn.training.settings import CorrectionConfig, RlConfig
 from mmturn.types import Reward, StopReason, Trajectory
-from tests.training.small_world import TRAINING, grade, make_world, rl_parts, weights_of
+from tests.training.small_world import TRAINING, credited, grade, make_world, rl_parts, weights_of
 
 ONE = replace(TRAINING, updates=1)
 
@@ -109,7 +109,7 @@ def test_the_number_of_micro_batches_and_skipping_flat_groups_change_nothing(qwe
     costs = [read_metrics(tmp_path / name)[0]["cost/trained_tokens"] for name in "ab"]
     assert costs[1] < costs[0]
     dropped = weights_after(
-        qwen3, tmp_path / "c", config, rubric=rubric, credit=Credit(CreditConfig(zero_variance="drop"))
+        qwen3, tmp_path / "c", config, rubric=rubric, method=Method(MethodConfig(select=({"name": "with_signal"},)))
     )
     assert not same(full, dropped), "dropped groups leave the denominators too"
 
@@ -130,7 +130,7 @@ def test_each_option_changes_something(qwen3: Path, tmp_path: Path, name: str) -
         "epochs": replace(config, epochs_per_batch=2),
         "minibatches": replace(config, minibatches=2),
         "aggregation": replace(config, aggregation="constant_length", constant_length=3),
-        "importance": replace(config, old_logprobs="recompute", importance_cap=0.5),
+        "importance": replace(config, old_logprobs="recompute", correction=CorrectionConfig("truncate", cap=0.5)),
         "kl": replace(config, kl_coef=5.0, epochs_per_batch=2),
     }
     base = replace(config, epochs_per_batch=2) if name == "kl" else config
@@ -221,7 +221,7 @@ def test_better_trajectories_become_likelier(qwen3: Path, tmp_path: Path) -> Non
     world = make_world(qwen3)
     made = world.sampled([world.trajectory(seed, turns=2) for seed in range(4)])
     trajectories = [replace(t, advantages=((1.0, 1.0), (-1.0, -1.0))[i % 2]) for i, t in enumerate(made)]
-    samples, _ = samples_of(trajectories, world.feed.rows)
+    samples, _ = samples_of(credited(trajectories), world.feed.rows)
     parts = rl_parts(world, tmp_path, replace(ONE, lr=1e-3))
     images = images_of(parts.setup, parts.feed, parts.features)
     learner = Learner(parts.setup.updater, parts.setup.training, parts.config, parts.feed, images)

@@ -11,7 +11,7 @@ import pytest
 from mmturn.errors import ConfigError
 from mmturn.schema import build
 from mmturn.training.schedules import learning_rate
-from mmturn.training.settings import KeepBest, RlConfig, SftConfig, TrainingConfig
+from mmturn.training.settings import CorrectionConfig, KeepBest, RlConfig, SftConfig, TrainingConfig
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_training_settings(settings: dict[str, Any], named: str) -> None:
         ({"clip_low": 1.0}, "rl.clip_low"),
         ({"dual_clip": 0.5}, "rl.dual_clip"),
         ({"old_logprobs": "detached", "minibatches": 2}, "rl.old_logprobs"),
-        ({"importance_cap": 2.0}, "rl.importance_cap"),
+        ({"correction": CorrectionConfig("truncate")}, "rl.correction"),
         ({"kl_coef": -0.1}, "rl.kl_coef"),
     ],
 )

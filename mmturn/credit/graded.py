@@ -1,0 +1,176 @@
+"""A graded trajectory as the pieces of a method see it, and the three units that a worth may have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from mmturn.errors import DataError
+from mmturn.types import Json, Trajectory
+
+Worth = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
+"""What a trajectory is worth: one number; one per turn [K]; or one per sampled token of each turn [K][n_k]."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What models say of a trajectory beyond its rewards; None where no piece of the method asks for it."""
+
+    values: tuple[tuple[float, ...], ...] | None = None
+    """[K][n_k] a critic's value before each sampled token."""
+    final_value: float = 0.0
+    """A critic's value after the last token, where a limit ended the trajectory; 0 where the policy did."""
+    entropies: tuple[tuple[float, ...], ...] | None = None
+    """[K][n_k] entropy of the policy at each sampled token."""
+    gold: tuple[tuple[float, ...], ...] | None = None
+    """[K][m] log-probs of the gold answer's tokens given what each turn saw."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """A trajectory that was sampled and graded, of K turns."""
+
+    id: str
+    group: str
+    """Shared by the trajectories sampled for one visit of one task."""
+    index: int
+    """Position within the group."""
+    task: str
+    meta: Mapping[str, Json]
+    """The task's own: level, kind, game, ..."""
+    status: Literal["terminated", "truncated"]
+    outcome: float
+    turns: tuple[float, ...]
+    """[K] rewards that belong to a turn."""
+    tokens: tuple[int, ...]
+    """[K] sampled tokens; 0 where the engine reports none."""
+    seats: tuple[str, ...]
+    """[K] who spoke."""
+    versions: tuple[int, ...]
+    """[K] the policy version that sampled a turn."""
+    acted: tuple[bool, ...]
+    """[K] whether an action could be read off a turn."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Raw value of each reward term, before weights and gates."""
+    per_turn: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """[K] the same per turn, of the terms that grade turns."""
+    signals: Signals = field(default_factory=Signals)
+
+    @property
+    def num_turns(self) -> int:
+        """K."""
+        return len(self.turns)
+
+    @property
+    def total(self) -> float:
+        """Outcome and turn rewards together."""
+        return self.outcome + sum(self.turns)
+
+    @property
+    def stream(self) -> tuple[float, ...]:
+        """[K] rewards in the order in which they come: the outcome with the last turn."""
+        return (*self.turns[:-1], self.turns[-1] + self.outcome) if self.turns else ()
+
+
+def graded_of(trajectory: Trajectory, signals: Signals | None = None) -> Graded:
+    """What credit sees of a trajectory. Raises DataError naming it where its reward is missing, not finite, or has
+    another number of turns."""
+    reward, turns = trajectory.reward, trajectory.turns
+    if reward is None:
+        raise DataError(f"trajectory {trajectory.id}: no reward; grade it before credit is assigned")
+    if len(reward.turns) != len(turns):
+        raise DataError(f"trajectory {trajectory.id}: {len(reward.turns)} turn rewards for {len(turns)} turns")
+    if not all(map(math.isfinite, (reward.total, reward.outcome, *reward.turns))):
+        raise DataError(f"trajectory {trajectory.id}: reward is not finite: {reward}")
+    status = trajectory.stop.status
+    if status == "failed":
+        raise DataError(f"trajectory {trajectory.id}: it failed ({trajectory.stop.value}), and earns no credit")
+    return Graded(
+        id=trajectory.id,
+        group=trajectory.group,
+        index=trajectory.index,
+        task=trajectory.task.id,
+        meta=trajectory.task.meta,
+        status=status,
+        outcome=reward.outcome,
+        turns=tuple(reward.turns),
+        tokens=tuple(turn.provenance.count("s") for turn in turns),
+        seats=tuple(turn.seat for turn in turns),
+        versions=tuple(turn.policy_version for turn in turns),
+        acted=tuple(bool(turn.actions) for turn in turns),
+        values=reward.components,
+        per_turn=reward.per_turn,
+        signals=signals or Signals(),
+    )
+
+
+def by_group(
+    batch: Sequence[Graded], rule: Callable[[list[Graded]], Sequence[T]], key: Callable[[Graded], str] | None = None
+) -> list[T]:
+    """``rule`` applied to the trajectories of each group (or of each ``key``), its results in the batch's order."""
+    groups: dict[str, list[int]] = {}
+    for i, graded in enumerate(batch):
+        groups.setdefault(graded.group if key is None else key(graded), []).append(i)
+    found: dict[int, T] = {}
+    for members in groups.values():
+        found.update(zip(members, rule([batch[i] for i in members]), strict=True))
+    return [found[i] for i in range(len(batch))]
+
+
+def unit_of(worth: Worth) -> Literal["trajectory", "turn", "token"]:
+    """The unit of a worth; one without turns counts as per turn."""
+    if not isinstance(worth, tuple):
+        return "trajectory"
+    return "token" if worth and isinstance(worth[0], tuple) else "turn"
+
+
+def per_turn(graded: Graded, worth: Worth) -> tuple[float, ...]:
+    """[K] a worth per turn: the trajectory's for each of its turns; of tokens, their mean."""
+    if not isinstance(worth, tuple):
+        return (float(worth),) * graded.num_turns
+    return tuple(sum(part) / max(len(part), 1) if isinstance(part, tuple) else float(part) for part in worth)
+
+
+def per_token(graded: Graded, worth: Worth) -> tuple[tuple[float, ...], ...]:
+    """[K][n_k] a worth per sampled token: a turn's for each of its tokens. Raises DataError without token ids."""
+    if unit_of(worth) == "token":
+        return worth  # type: ignore[return-value]
+    if not all(graded.tokens):
+        raise DataError(f"trajectory {graded.id}: its engine reported no token ids, so it has no tokens to credit")
+    turns = per_turn(graded, worth)
+    return tuple((value,) * count for value, count in zip(turns, graded.tokens, strict=True))
+
+
+def flat(tokens: Sequence[Sequence[float]]) -> list[float]:
+    """The tokens of all turns, one after the other."""
+    return [value for turn in tokens for value in turn]
+
+
+def cut(values: Sequence[float], counts: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+    """``flat`` undone: as many tokens for each turn as ``counts`` say."""
+    start, result = 0, []
+    for count in counts:
+        result.append(tuple(values[start : start + count]))
+        start += count
+    return tuple(result)
+
+
+def example_graded(index: int, outcome: float, turns: Sequence[float]) -> Graded:
+    """A graded trajectory of group ``g`` with every signal, of two tokens a turn: to try pieces out."""
+    count = len(turns)
+    two = tuple((-0.1 * k, -0.2) for k in range(count))
+    return Graded(
+        id=str(index), group="g", index=index, task="t", meta={}, status="terminated", outcome=outcome,
+        turns=tuple(turns), tokens=(2,) * count, seats=("policy",) * count, versions=(0,) * count,
+        acted=(True,) * count, values={"answer": outcome}, signals=Signals(values=two, entropies=two, gold=two),
+    )  # fmt: skip
+
+
+def example_batch() -> list[Graded]:
+    """A group of four, of two turns, one, three and none."""
+    rows = ((1.0, (0.5, 0.0)), (0.0, (0.0,)), (0.0, (0.25, 0.25, 0.0)), (0.0, ()))
+    return [example_graded(index, outcome, turns) for index, (outcome, turns) in enumerate(rows)]

@@ -1,0 +1,212 @@
+"""A method as a row of choices: shape -> credit -> normalise -> select, each box a function chosen by name.
+
+``shape`` changes rewards, trajectory by trajectory; ``credit`` turns those of a group into what each is worth, in all,
+per turn or per token; ``normalise`` (a list) makes advantages of that over the batch; ``select`` says what is trained
+on. Statistics run over trajectories, never over rows, and come before any selection.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from mmturn.credit.graded import Graded, Worth, by_group, example_batch, per_turn, unit_of
+from mmturn.credit.signals import needed_by
+from mmturn.credit.unverified import notices
+from mmturn.errors import ConfigError, DataError
+from mmturn.registry import CREDITS, NORMALISERS, SELECTS, SHAPES, Registry
+from mmturn.schema import build
+from mmturn.types import Json
+
+Piece = dict[str, Any]
+"""A box: its registered ``name`` (or ``./file.py:function``), and its settings beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodConfig:
+    """How rewards become advantages; the loss that they go into is in ``rl``. The defaults are GRPO."""
+
+    row: str = "grpo"
+    """What the method is called: in the log, and for notices of constants that nobody could verify."""
+    shape: tuple[Piece, ...] = ()
+    """Boxes that change the rewards of a trajectory: gate, overlong, status, no_action, improvement, video_mtr,
+    revision_bonus, or ./file.py:function (one graded trajectory -> the same with other rewards)."""
+    credit: Piece = dataclasses.field(default_factory=lambda: {"name": "total"})
+    """The box that says what trajectories of a group are worth: total, outcome, own_turn, returns, returns_less_others,
+    token_returns, mt_grpo, mt_grpo_two_turn, igpo, gae, bilevel_gae, turn_gae, tapo, or ./file.py:function."""
+    normalise: tuple[Piece, ...] = ({"name": "group"},)
+    """Boxes that make advantages of worths, one after the other: group, leave_one_out, whiten, by_role, by_task,
+    seat_baseline, or ./file.py:function."""
+    select: tuple[Piece, ...] = ()
+    """Boxes that say what is trained on; all must agree: finished, with_signal, nonzero, mixed, top_spread,
+    no_void_turns, high_entropy, fresh, or ./file.py:function."""
+
+    def __post_init__(self) -> None:
+        """Refuse boxes without a name."""
+        for key in ("shape", "normalise", "select"):
+            for i, box in enumerate(getattr(self, key)):
+                if "name" not in box:
+                    raise ConfigError(f"{key}[{i}].name is missing: which box?")
+        if "name" not in self.credit:
+            raise ConfigError("credit.name is missing: which box?")
+
+
+Advantages = tuple[float, ...] | tuple[tuple[float, ...], ...]
+"""One per turn [K], or one per sampled token of each turn [K][n_k]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """What a method makes of a trajectory of K turns."""
+
+    advantages: Advantages
+    kept: tuple[bool, ...]
+    """[K] whether a turn's tokens are trained on, and count in the loss's denominators."""
+    raw: Worth
+    """What credit said, before it was normalised: with values, a critic learns from it."""
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether any turn is trained on."""
+        return any(self.kept)
+
+
+class Method:
+    """A ``MethodConfig`` with its boxes looked up and their settings checked. Raises ConfigError that names the box."""
+
+    def __init__(self, config: MethodConfig | None = None, allow_code: bool = False) -> None:
+        self.config = config = config or MethodConfig()
+        self._shape = _boxes(config.shape, SHAPES, "method.shape", allow_code)
+        self._credit = _box(config.credit, CREDITS, "method.credit", allow_code)
+        self._normalise = _boxes(config.normalise, NORMALISERS, "method.normalise", allow_code)
+        self._select = _boxes(config.select, SELECTS, "method.select", allow_code)
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """Run the boxes on an example, so that a setting out of range is told before any weight is loaded."""
+        try:
+            self._assign(example_batch())
+        except ValueError as error:
+            raise ConfigError(f"method {self.config.row!r}: {error}") from error
+        except DataError:
+            pass  # a term of the rubric that the example does not have
+        self.load_state({})
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The fields of ``graded.Signals`` that some box reads."""
+        boxes = (*self._shape, self._credit, *self._normalise, *self._select)
+        return frozenset().union(*(needed_by(_function(box)) for box in boxes))
+
+    @property
+    def notices(self) -> list[str]:
+        """What to say at the start of a run: constants of this method that nobody could verify."""
+        return notices(self.config.row)
+
+    def assign(self, batch: Sequence[Graded]) -> list[Assigned]:
+        """Advantages of a whole batch: all groups of an update, of all processes. The result does not depend on the
+        order of groups and trajectories. Raises DataError naming what a box did wrong."""
+        order = sorted(range(len(batch)), key=lambda i: (batch[i].group, batch[i].index))
+        found = dict(zip(order, self._assign([batch[i] for i in order]), strict=True))
+        return [found[i] for i in range(len(batch))]
+
+    def _assign(self, batch: list[Graded]) -> list[Assigned]:
+        for shape in self._shape:
+            batch = [shape(graded) for graded in batch]
+        raw = by_group(batch, lambda group: _fitting(group, self._credit(group), self.config.credit["name"]))
+        worths: Sequence[Worth] = raw
+        for box, piece in zip(self._normalise, self.config.normalise, strict=True):
+            worths = _fitting(batch, box(batch, worths), piece["name"])
+        pairs = zip(batch, worths, strict=True)
+        advantages = [worth if isinstance(worth, tuple) else per_turn(g, worth) for g, worth in pairs]
+        kept = self._kept(batch, [_shown(each) for each in advantages])
+        return [Assigned(*each) for each in zip(advantages, kept, raw, strict=True)]
+
+    def _kept(self, batch: Sequence[Graded], shown: Sequence[Sequence[float]]) -> list[tuple[bool, ...]]:
+        kept = [(True,) * graded.num_turns for graded in batch]
+        for box, piece in zip(self._select, self.config.select, strict=True):
+            answers = list(box(batch, shown))
+            if len(answers) != len(batch):
+                raise DataError(f"{piece['name']!r} answered for {len(answers)} trajectories of {len(batch)}")
+            for i, answer in enumerate(answers):
+                turns = answer if isinstance(answer, (tuple, list)) else (bool(answer),) * batch[i].num_turns
+                if len(turns) != batch[i].num_turns:
+                    raise DataError(
+                        f"trajectory {batch[i].id}: {piece['name']!r} answered for {len(turns)} turns of "
+                        f"{batch[i].num_turns}"
+                    )
+                kept[i] = tuple(was and bool(now) for was, now in zip(kept[i], turns, strict=True))
+        return kept
+
+    def state(self) -> dict[str, Json]:
+        """What boxes remember from batch to batch, for a checkpoint; empty where none does."""
+        return {str(i): box.state() for i, box in enumerate(self._normalise) if hasattr(box, "state")}
+
+    def load_state(self, state: Mapping[str, Json]) -> None:
+        """Go on from a stored state."""
+        for i, box in enumerate(self._normalise):
+            if hasattr(box, "load_state"):
+                box.load_state(state.get(str(i), {}))
+
+
+def _shown(advantages: Advantages) -> tuple[float, ...]:
+    """Per turn; of tokens their mean, and 0 only where all of them are."""
+    return tuple(
+        sum(turn) / max(len(turn), 1) or max(turn, key=abs, default=0.0) if isinstance(turn, tuple) else turn
+        for turn in advantages
+    )
+
+
+def _fitting(batch: Sequence[Graded], worths: Sequence[Worth], name: str) -> list[Worth]:
+    """The worths, if there is one for each trajectory, of the right length and finite. Raises DataError."""
+    found: list[Any] = [tuple(worth) if isinstance(worth, (list, tuple)) else float(worth) for worth in worths]
+    if len(found) != len(batch):
+        raise DataError(f"{name!r} gave {len(found)} worths for {len(batch)} trajectories")
+    for graded, worth in zip(batch, found, strict=True):
+        where, parts = f"trajectory {graded.id}: {name!r} gave", worth if isinstance(worth, tuple) else (worth,)
+        if isinstance(worth, tuple) and len(worth) != graded.num_turns:
+            raise DataError(f"{where} {len(worth)} advantages for {graded.num_turns} turns")
+        turns = [part if isinstance(part, tuple) else (part,) for part in parts]
+        counts = [len(turn) for turn in turns]
+        if unit_of(worth) == "token" and counts != list(graded.tokens):
+            raise DataError(f"{where} {counts} advantages for turns of {list(graded.tokens)} tokens")
+        if not all(math.isfinite(value) for turn in turns for value in turn):
+            raise DataError(f"{where} a number that is not finite: {worth}")
+    return found
+
+
+def _boxes(pieces: Sequence[Piece], registry: Registry, place: str, allow_code: bool) -> list[Callable[..., Any]]:
+    return [_box(piece, registry, f"{place}[{i}]", allow_code) for i, piece in enumerate(pieces)]
+
+
+def _box(piece: Piece, registry: Registry, place: str, allow_code: bool) -> Callable[..., Any]:
+    """The box with its settings bound; a class is made with them."""
+    found = registry.resolve(piece["name"], allow_code)
+    settings = _settings(found, {key: value for key, value in piece.items() if key != "name"}, place)
+    if isinstance(found, type):
+        made: Callable[..., Any] = found(**settings)
+        return made
+    return partial(found, **settings)
+
+
+def _settings(function: Callable[..., Any], given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Keyword arguments of a box, checked against its signature as any config is against its fields."""
+    hints = typing.get_type_hints(vars(function)["__init__"] if isinstance(function, type) else function)
+    fields: list[Any] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            kind = hints.get(name, Any)
+            missing = parameter.default is inspect.Parameter.empty
+            fields.append((name, kind) if missing else (name, kind, dataclasses.field(default=parameter.default)))
+    built: Any = build(dataclasses.make_dataclass("Settings", sorted(fields, key=len)), given, prefix=place)
+    return dict(vars(built))
+
+
+def _function(box: Callable[..., Any]) -> Any:
+    return box.func if isinstance(box, partial) else type(box)

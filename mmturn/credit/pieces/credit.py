@@ -1,0 +1,149 @@
+"""Credit: the graded trajectories of one group [G] -> what each is worth, raw: in all, per turn or per token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from mmturn.credit import gae as gaes
+from mmturn.credit import gain as gains
+from mmturn.credit import roles, togo
+from mmturn.credit import turns as per_turns
+from mmturn.credit.graded import Graded, Worth, cut, flat
+from mmturn.credit.outcome import Single, Std
+from mmturn.credit.returns import returns_to_go
+from mmturn.credit.signals import needs
+from mmturn.errors import DataError
+
+
+def total(group: Sequence[Graded]) -> list[Worth]:
+    """Outcome and turn rewards together, for the whole trajectory: GRPO and its relatives."""
+    return [graded.total for graded in group]
+
+
+def outcome(group: Sequence[Graded]) -> list[Worth]:
+    """The outcome alone, for the whole trajectory; turn rewards earn nothing."""
+    return [graded.outcome for graded in group]
+
+
+def own_turn(group: Sequence[Graded]) -> list[Worth]:
+    """Each turn its own reward, the outcome with the last: nothing flows back (PAG's discount of 0)."""
+    return [graded.stream for graded in group]
+
+
+def returns(group: Sequence[Graded], *, gamma: float = 1.0) -> list[Worth]:
+    """Each turn its return to go. See ``togo.turn_returns``; unbiased as it is."""
+    return list(togo.turn_returns([g.turns for g in group], [g.outcome for g in group], gamma))
+
+
+def returns_less_others(group: Sequence[Graded], *, gamma: float = 1.0) -> list[Worth]:
+    """Each turn its return to go less the mean of the siblings that reached it: unbiased. See ``togo.minus_others``."""
+    return list(togo.minus_others(togo.turn_returns([g.turns for g in group], [g.outcome for g in group], gamma)))
+
+
+def token_returns(group: Sequence[Graded], *, gamma: float = 1.0) -> list[Worth]:
+    """Each sampled token its discounted return, a turn's reward on its last token: REINFORCE++ (2501.03262)."""
+    return [cut(returns_to_go(_token_rewards(g), gamma), g.tokens) for g in group]
+
+
+def mt_grpo(
+    group: Sequence[Graded],
+    *,
+    coef: float = 1.0,
+    std: Std = "unbiased",
+    eps: float = 1e-6,
+    single: Single = "zero",
+) -> list[Worth]:
+    """MT-GRPO over any number of turns, normalised here: add no ``normalise``. See ``turns.mt_grpo``."""
+    return list(per_turns.mt_grpo([g.turns for g in group], [g.outcome for g in group], coef, std, eps, single))
+
+
+def mt_grpo_two_turn(
+    group: Sequence[Graded], *, coef: float = 1.0, std: Std = "unbiased", eps: float = 1e-4
+) -> list[Worth]:
+    """MT-GRPO as published, normalised here: the reward of turn 0 is the turn reward, all else the outcome; one turn
+    means no tool result. See ``turns.mt_grpo_two_turn``."""
+    first = [g.turns[0] if g.turns else 0.0 for g in group]
+    rest = [g.outcome + sum(g.turns[1:]) for g in group]
+    pairs = per_turns.mt_grpo_two_turn(first, rest, [g.num_turns > 1 for g in group], coef, std, eps)
+    return [(p.before, *[p.after] * (g.num_turns - 1))[: g.num_turns] for p, g in zip(pairs, group, strict=True)]
+
+
+@needs("gold")
+def igpo(
+    group: Sequence[Graded],
+    *,
+    gamma: float = 1.0,
+    gain: gains.Gain = "prob",
+    pool: gains.Pool = "separate",
+    eps: float = 1e-6,
+    weight: float = 1.0,
+) -> list[Worth]:
+    """IGPO, normalised here: each turn but the last earns what it raises the probability of the gold answer by, times
+    ``weight`` (which matters in a joint pool only); the last earns all rewards. See ``gain.igpo``."""
+    rises = [_gold_gains(g, gain, weight) for g in group]
+    rows = gains.igpo(rises, [g.total for g in group], gamma, pool, eps)
+    return [row[: g.num_turns] for row, g in zip(rows, group, strict=True)]
+
+
+@needs("values")
+def gae(group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0) -> list[Worth]:
+    """GAE over sampled tokens, a turn's reward on its last token; ``whiten`` normalises it. See ``gae.gae``."""
+    return [
+        cut(gaes.gae(_token_rewards(g), flat(_values(g)), gamma, lam, g.signals.final_value), g.tokens) for g in group
+    ]
+
+
+@needs("values")
+def bilevel_gae(
+    group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0, gamma_turn: float = 0.95
+) -> list[Worth]:
+    """VAGEN's GAE over turns, then over the tokens of each. See ``gae.bilevel_gae``."""
+    worths: list[Worth] = []
+    for g in group:
+        ends = [sum(g.tokens[: k + 1]) - 1 for k in range(g.num_turns)]
+        rewards, values = _token_rewards(g), flat(_values(g))
+        found = gaes.bilevel_gae(
+            rewards, values, [1] * len(values), ends, gamma, lam, gamma_turn, g.signals.final_value
+        )  # fmt: skip
+        worths.append(cut(found, g.tokens))
+    return worths
+
+
+@needs("values")
+def turn_gae(
+    group: Sequence[Graded], *, gamma: float = 0.99, lam: float = 0.95, anchor: Literal["first", "last"] = "first"
+) -> list[Worth]:
+    """GAE over turns with one value each, at its first or last sampled token. See ``gae.gae``."""
+    at = 0 if anchor == "first" else -1
+    return [gaes.gae(g.stream, [turn[at] for turn in _values(g)], gamma, lam, g.signals.final_value) for g in group]
+
+
+def tapo(group: Sequence[Graded], *, verifier: str = "verifier") -> list[Worth]:
+    """ReVeal: a turn's own reward, and a verifying turn that of the generation after it; the outcome on all. Turns of
+    the seat ``verifier`` verify. See ``roles.tapo_returns``."""
+    worths: list[Worth] = []
+    for g in group:
+        split = [(None, r) if seat == verifier else (r, None) for r, seat in zip(g.turns, g.seats, strict=True)]
+        returned = roles.tapo_returns([made for made, _ in split], [checked for _, checked in split])
+        worths.append(tuple(g.outcome + value for value in returned))
+    return worths
+
+
+def _token_rewards(graded: Graded) -> list[float]:
+    """[sum n_k] rewards on the last sampled token of their turns."""
+    if not all(graded.tokens):
+        raise DataError(f"trajectory {graded.id}: its engine reported no token ids, so it has no tokens to credit")
+    return flat([(*(0.0,) * (count - 1), reward) for count, reward in zip(graded.tokens, graded.stream, strict=True)])
+
+
+def _values(graded: Graded) -> tuple[tuple[float, ...], ...]:
+    if graded.signals.values is None:
+        raise DataError(f"trajectory {graded.id}: no critic gave it values; this credit needs `critic`")
+    return graded.signals.values
+
+
+def _gold_gains(graded: Graded, gain: gains.Gain, weight: float) -> list[float]:
+    if graded.signals.gold is None:
+        raise DataError(f"trajectory {graded.id}: the gold answer's log-probs are not known; this credit needs them")
+    return [weight * rise for rise in gains.information_gains(graded.signals.gold, gain)]

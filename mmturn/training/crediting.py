@@ -1,0 +1,69 @@
+"""Graded trajectories of all processes -> advantages, with the signals that the method asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from mmturn.credit.graded import Graded, Signals, graded_of, per_turn
+from mmturn.credit.method import Assigned, Method
+from mmturn.errors import DataError
+from mmturn.training.processes import Processes
+from mmturn.types import Trajectory
+
+Scored = Mapping[str, Signals]
+"""Trajectory -> signals of a forward pass over its rows."""
+Score = Callable[[Sequence[Trajectory], frozenset[str]], Scored]
+"""Computes ``values`` or ``entropies`` of trajectories, whichever are asked for. All processes must call it."""
+FORWARD = frozenset({"values", "entropies"})
+"""Signals that take a forward pass of the trainer."""
+Groups = tuple[tuple[Trajectory, ...], ...]
+
+
+class Crediting:
+    """Assigns credit over the batch of all processes, so that the result does not depend on how many there are."""
+
+    def __init__(self, method: Method, processes: Processes, score: Score) -> None:
+        self.method, self.processes, self.score = method, processes, score
+
+    def __call__(self, groups: Groups) -> tuple[Groups, dict[str, Assigned]]:
+        """This process's groups with their advantages per turn, and by trajectory what goes into the loss.
+
+        Failed trajectories earn zeros and are in no statistic. All processes must call it. Raises DataError, naming the
+        trajectory, where a reward or a signal is missing or not finite.
+        """
+        fine = [t for group in groups for t in group if t.stop.status != "failed"]
+        needs = self.method.needs
+        scored = self.score(fine, needs & FORWARD) if needs & FORWARD else None
+        ready = fine if scored is None else [t for t in fine if t.id in scored]
+        own = [graded_of(t, _with_gold(t, (scored or {}).get(t.id, Signals()), needs)) for t in ready]
+        batch = [graded for part in self.processes.gather(own) for graded in part]
+        made = {graded.id: found for graded, found in zip(batch, self.method.assign(batch), strict=True)}
+        assigned = {t.id: made.get(t.id) or _nothing(t) for t in fine}
+        of = {graded.id: graded for graded in own}
+        return tuple(tuple(_shown(t, of.get(t.id), assigned.get(t.id)) for t in group) for group in groups), assigned
+
+
+def _nothing(trajectory: Trajectory) -> Assigned:
+    """For one without the signals it needs: it stays out of the statistics, and is named when its rows are made."""
+    zeros = (0.0,) * trajectory.num_turns
+    return Assigned(zeros, (True,) * trajectory.num_turns, zeros)
+
+
+def _shown(trajectory: Trajectory, graded: Graded | None, found: Assigned | None) -> Trajectory:
+    if graded is None or found is None:
+        return replace(trajectory, advantages=(0.0,) * trajectory.num_turns)
+    return replace(trajectory, advantages=per_turn(graded, found.advantages))
+
+
+def _with_gold(trajectory: Trajectory, signals: Signals, needs: frozenset[str]) -> Signals:
+    """The log-probs of the gold answer are the sampler's, and stand on the turns."""
+    if "gold" not in needs:
+        return signals
+    found = tuple(turn.gold_logprobs for turn in trajectory.turns if turn.gold_logprobs is not None)
+    if len(found) < trajectory.num_turns:
+        raise DataError(
+            f"trajectory {trajectory.id}: turn {len(found)} has no log-probs of the gold answer, which this method "
+            "needs; set rollout.gold: true, and use tasks with answers"
+        )
+    return replace(signals, gold=found)

@@ -1,0 +1,72 @@
+"""What a forward pass under the present weights says of trajectories, before any step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mmturn.credit.graded import Signals, cut
+from mmturn.errors import DataError
+from mmturn.training.feed import Feed
+from mmturn.training.images import Images
+from mmturn.training.microbatches import MicroBatch
+from mmturn.training.settings import TrainingConfig
+from mmturn.training.updater import Updater
+from mmturn.types import Row, Trajectory
+
+Found = dict[str, list[float]]
+"""By signal, the values of a row's sampled tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalPass:
+    """Scores trajectories as updates do: packed, each image once."""
+
+    updater: Updater
+    training: TrainingConfig
+    feed: Feed
+    images: Images
+
+    def __call__(self, trajectories: Sequence[Trajectory], needs: frozenset[str]) -> dict[str, Signals]:
+        """Signals by trajectory: the fields of ``graded.Signals`` that ``needs`` names. One whose rows cannot be made
+        has none. All processes must call it."""
+        rows_of: dict[str, list[Row]] = {}
+        for trajectory in trajectories:
+            try:
+                rows_of[trajectory.id] = self.feed.ready_rows(trajectory)
+            except DataError:
+                continue  # it is named where its rows are asked for again, to be trained on
+        rows = [row for own in rows_of.values() for row in own]
+        batches = self.feed.batches(rows, self.training)
+        pieces = [MicroBatch(batch) for _, batch in batches]
+        scores = self.updater.score(pieces, filler=MicroBatch(self.feed.filler().batch), images=self.images)
+        found: list[Found] = [{} for _ in rows]
+        for (indices, batch), score in zip(batches, scores, strict=True):
+            for number, index in enumerate(indices):
+                sampled = batch.loss_mask[number].bool()
+                for name in needs:
+                    values: torch.Tensor = getattr(score, _FIELDS[name])[number].cpu()
+                    found[index][name] = values[sampled].tolist()
+        return _joined(trajectories, rows_of, found)
+
+
+def _joined(
+    trajectories: Sequence[Trajectory], rows_of: Mapping[str, Sequence[Row]], found: Sequence[Found]
+) -> dict[str, Signals]:
+    """The values of a trajectory's rows, one row after the other, cut into its turns."""
+    signals, start = {}, 0
+    for trajectory in trajectories:
+        own = rows_of.get(trajectory.id)
+        if own is None:
+            continue
+        parts, start = found[start : start + len(own)], start + len(own)
+        counts = [turn.provenance.count("s") for turn in trajectory.turns]
+        made = {name: cut([v for part in parts for v in part[name]], counts) for name in (parts[0] if parts else {})}
+        signals[trajectory.id] = Signals(values=made.get("values"), entropies=made.get("entropies"))
+    return signals
+
+
+_FIELDS = {"entropies": "entropy", "values": "values"}
+"""Field of ``graded.Signals`` -> field of ``TokenScores``."""
