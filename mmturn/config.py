@@ -1,4 +1,4 @@
-"""Recipes: YAML files with at most one ``extends:``, dotted overrides, the origin of each value, and a hash.
+"""Recipes: YAML files with at most one level of ``extends:``, dotted overrides, the origin of each value, and a hash.
 
 YAML is read by its 1.2 core rules: ``off`` and ``no`` are text, ``1e-3`` is a number, ``010`` is ten; a key given
 twice, an alias and a tag are errors. The typed side (``build``, ``describe``) is in ``mmturn.schema``.
@@ -72,33 +72,47 @@ class Resolved:
         return rows
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Resolved:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), presets: Sequence[str | Path] = ()) -> Resolved:
     """Read a recipe: a YAML file, or the name of a shipped one (``nano_rl``).
 
-    The file may name one base in ``extends:`` (relative to the file, or shipped; a base extends nothing). Mappings
-    merge key by key, except that a nested mapping whose ``name`` differs replaces the base's, since its other
-    settings belong to another component; lists and scalars replace. ``overrides`` are ``a.b=value`` with a YAML
-    value, applied last. Raises ConfigError.
+    The file may name its base in ``extends:`` (relative to the file, or shipped), or several, of which the later win;
+    a base extends nothing. ``presets`` are further files, laid over the recipe. Mappings merge key by key, except that
+    a nested mapping whose ``name`` differs replaces the base's, since its other settings belong to another component;
+    lists and scalars replace. ``overrides`` are ``a.b=value`` with a YAML value, applied last. Raises ConfigError.
     """
     file = _find(str(path), Path.cwd())
     values, origin = read_yaml(file)
-    base_name = values.pop("extends", None)
-    if base_name is not None:
-        where = origin.pop("extends")
-        if not isinstance(base_name, str):
-            raise ConfigError(f"{where}: extends: wanted one file or recipe name, got {base_name!r}")
-        try:
-            base_file = _find(base_name, file.parent)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: extends: {error}") from error
-        base, base_origin = read_yaml(base_file)
-        if "extends" in base:
-            raise ConfigError(f"{where}: extends: {base_name} itself extends {base['extends']!r}; one level is allowed")
-        values = _merge(base, values, base_origin, "")
-        origin = {**base_origin, **origin}
+    bases, where = values.pop("extends", []), origin.pop("extends", "")
+    for name in reversed([bases] if isinstance(bases, str) else bases):
+        if not isinstance(name, str):
+            raise ConfigError(f"{where}: extends: wanted names of files or recipes, got {name!r}")
+        values, origin = _laid_over(values, origin, name, file.parent, f"{where}: extends: ")
+    for preset in presets:
+        top, top_origin = _base(str(preset), Path.cwd(), "")
+        values, origin = _merge(values, top, origin, ""), {**origin, **top_origin}
     for text in overrides:
         _override(values, origin, text)
     return Resolved(values, origin, file)
+
+
+def _laid_over(
+    values: dict[str, Any], origin: dict[str, str], name: str, folder: Path, where: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values over those of a base."""
+    base, base_origin = _base(name, folder, where)
+    merged = _merge(base, values, base_origin, "")
+    return merged, {**base_origin, **origin}
+
+
+def _base(name: str, folder: Path, where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """A file that others are laid over, or that is laid over others. Raises ConfigError that begins with ``where``."""
+    try:
+        values, origin = read_yaml(_find(name, folder))
+    except ConfigError as error:
+        raise ConfigError(f"{where}{error}") from error
+    if "extends" in values:
+        raise ConfigError(f"{where}{name} itself extends {values['extends']!r}; one level is allowed")
+    return values, origin
 
 
 def shipped_recipes() -> dict[str, Path]:

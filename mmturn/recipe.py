@@ -15,7 +15,7 @@ from mmturn.models.settings import ModelConfig
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.tasks.visual_search.words import LEVELS
-from mmturn.training.settings import RlConfig, SftConfig, TrainingConfig, check_seed
+from mmturn.training.settings import CurriculumConfig, RlConfig, SftConfig, TrainingConfig, check_seed
 from mmturn.types import Json
 
 Named = dict[str, Any]
@@ -110,6 +110,7 @@ class Recipe:
     engine: HFConfig = field(default_factory=HFConfig)
     reward: RubricConfig = field(default_factory=RubricConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     rl: RlConfig = field(default_factory=RlConfig)
     sft: SftConfig = field(default_factory=SftConfig)
@@ -132,9 +133,19 @@ class Recipe:
 Kind = Literal["train", "sft", "eval", "rollout"]
 
 
-def read_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Recipe, Resolved]:
-    """A recipe file with overrides, checked: unknown keys and wrong types raise ConfigError."""
-    resolved = load_recipe(path, overrides)
+METHODS = "methods"
+"""Folder of the shipped methods, under ``train``."""
+
+
+def read_recipe(
+    path: str | Path, overrides: tuple[str, ...] = (), method: str | None = None
+) -> tuple[Recipe, Resolved]:
+    """A recipe file with overrides, checked: unknown keys and wrong types raise ConfigError.
+
+    ``method``: a shipped method (``igpo``) or a YAML file of one's own, laid over the recipe.
+    """
+    presets = () if method is None else (method if method.endswith(".yaml") else f"{METHODS}/{method}",)
+    resolved = load_recipe(path, overrides, presets)
     return resolved.build(Recipe), resolved
 
 

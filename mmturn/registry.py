@@ -192,7 +192,8 @@ SELECTS = Registry(
     {
         name: f"{_PIECES}.select:{name}"
         for name in (
-            "finished", "with_signal", "nonzero", "mixed", "top_spread", "no_void_turns", "high_entropy", "fresh",
+            "finished", "with_signal", "nonzero", "mixed", "solved", "top_spread", "no_void_turns", "high_entropy",
+            "fresh",
         )
     },
 )  # fmt: skip

@@ -247,8 +247,25 @@ def test_extends_is_one_level(tmp_path: Path) -> None:
         load_recipe(tmp_path / "a.yaml")
     with pytest.raises(ConfigError, match=r"a2\.yaml:1: extends: no recipe 'nowhere'"):
         load_recipe(write(tmp_path / "a2.yaml", "extends: nowhere\n"))
-    with pytest.raises(ConfigError, match="wanted one file"):
+    with pytest.raises(ConfigError, match=r"a3\.yaml:1: extends: b\.yaml itself extends"):
         load_recipe(write(tmp_path / "a3.yaml", "extends: [b.yaml, c.yaml]\n"))
+    with pytest.raises(ConfigError, match=r"a4\.yaml:1: extends: wanted names"):
+        load_recipe(write(tmp_path / "a4.yaml", "extends: [c.yaml, 3]\n"))
+
+
+def test_several_bases_and_presets(tmp_path: Path) -> None:
+    write(tmp_path / "world.yaml", "steps: 1\nlr: 1.0\nbox: {name: a, x: 1}\nlist: [1, 2]\n")
+    write(tmp_path / "method.yaml", "lr: 2.0\nbox: {name: a, y: 2}\nlist: [3]\n")
+    write(tmp_path / "top.yaml", "extends: [world.yaml, method.yaml]\nsteps: 3\n")
+    resolved = load_recipe(tmp_path / "top.yaml")
+    assert resolved.values == {"steps": 3, "lr": 2.0, "box": {"name": "a", "x": 1, "y": 2}, "list": [3]}
+    assert [resolved.origin[key].split("/")[-1] for key in ("steps", "lr", "box.x", "box.y")] == [
+        "top.yaml:2", "method.yaml:1", "world.yaml:3", "method.yaml:2",
+    ]  # fmt: skip
+    over = load_recipe(tmp_path / "world.yaml", ["lr=5"], [tmp_path / "method.yaml"])
+    assert over.values == {"steps": 1, "lr": 5, "box": {"name": "a", "x": 1, "y": 2}, "list": [3]}
+    with pytest.raises(ConfigError, match="no recipe 'methods/nothing'"):
+        load_recipe(tmp_path / "world.yaml", (), ["methods/nothing"])
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_importing_mmturn_loads_nothing_heavy() -> None:
         "geometry",
         "registry",
         "config",
-        "credit.assign",
+        "credit.method",
         "resources",
         "recipe",
         "components",

@@ -28,6 +28,10 @@ ToolOption = Annotated[
 RewardOption = Annotated[
     list[str] | None, typer.Option("--reward", help="Add a reward: a name, or ./file.py:function (run). Repeatable.")
 ]
+MethodOption = Annotated[
+    str | None,
+    typer.Option("--method", help="A method to lay over the recipe: a name (`mmturn recipes`) or a file."),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="The run's seed.")]
 SmokeOption = Annotated[
     bool, typer.Option("--smoke", help="The same path in seconds, at a size that proves nothing else.")
@@ -43,6 +47,7 @@ def open_recipe(
     tools: list[str] | None = None,
     rewards: list[str] | None = None,
     seed: int | None = None,
+    method: str | None = None,
 ) -> Recipe:
     """A recipe with the command line's wishes on top. Raises ConfigError."""
     from dataclasses import replace
@@ -59,7 +64,7 @@ def open_recipe(
         wishes.append(f"data.train={_quoted(str(data))}")
     if seed is not None:
         wishes.append(f"seed={seed}")
-    recipe, _ = read_recipe(name, tuple(wishes))
+    recipe, _ = read_recipe(name, tuple(wishes), method)
     for tool in tools or []:
         recipe = with_tool(recipe, tool)
     if rewards:

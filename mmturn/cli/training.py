@@ -9,6 +9,7 @@ import typer
 
 from mmturn.cli.options import (
     DataOption,
+    MethodOption,
     ModelOption,
     OutOption,
     RewardOption,
@@ -44,6 +45,7 @@ def train(
     model: ModelOption = None,
     tool: ToolOption = None,
     reward: RewardOption = None,
+    method: MethodOption = None,
     set_: SetOption = None,
     seed: SeedOption = None,
     out: OutOption = None,
@@ -53,11 +55,13 @@ def train(
     """Train with multi-turn reinforcement learning."""
     recipe = recipe_for(recipe, model, nano="nano_rl", other="own")
     overrides = (SMOKE_DATA + SMOKE_TRAINING if smoke else []) + (set_ or [])
-    settings = open_recipe(recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed)
+    settings = open_recipe(
+        recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed, method=method
+    )  # fmt: skip
     from mmturn.jobs.train import train_policy
     from mmturn.training.processes import stop_processes
 
-    folder = run_folder(out, settings.out, Path(recipe).stem)
+    folder = run_folder(out, settings.out, Path(recipe).stem + (f"-{Path(method).stem}" if method else ""))
     last = train_policy(settings, folder, resume=resume, allow_code=True, console=console())
     say(f"policy: {last / 'policy'}\nlook at its rollouts: mmturn view {folder}")
     stop_processes()

@@ -32,8 +32,8 @@ Piece = dict[str, Any]
 class MethodConfig:
     """How rewards become advantages; the loss that they go into is in ``rl``. The defaults are GRPO."""
 
-    row: str = "grpo"
-    """What the method is called: in the log, and for notices of constants that nobody could verify."""
+    row: str = ""
+    """What the method is called, on pages and for notices of constants that nobody could verify."""
     shape: tuple[Piece, ...] = ()
     """Boxes that change the rewards of a trajectory: gate, overlong, status, no_action, improvement, video_mtr,
     revision_bonus, or ./file.py:function (one graded trajectory -> the same with other rewards)."""
@@ -44,8 +44,8 @@ class MethodConfig:
     """Boxes that make advantages of worths, one after the other: group, leave_one_out, whiten, by_role, by_task,
     seat_baseline, or ./file.py:function."""
     select: tuple[Piece, ...] = ()
-    """Boxes that say what is trained on; all must agree: finished, with_signal, nonzero, mixed, top_spread,
-    no_void_turns, high_entropy, fresh, or ./file.py:function."""
+    """Boxes that say what is trained on; all must agree: finished, with_signal, nonzero, mixed, solved,
+    top_spread, no_void_turns, high_entropy, fresh, or ./file.py:function."""
 
     def __post_init__(self) -> None:
         """Refuse boxes without a name."""

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 UNVERIFIED: Mapping[str, str] = MappingProxyType(
     {
+        "grpo.kl_coef": "The KL weight of 0.04 in 2402.03300 is quoted from memory.",
         "g_ra.strict": "Whether a reward equal to its threshold passes the gate: notes on 2508.10548 disagree.",
         "g_ra.threshold": "The thresholds and the numeric outcome levels of 2508.10548 are not known.",
         "video_mtr.drop_coef": "2508.20478 does not print the coefficient of a falling IoU; 1 is assumed.",

@@ -179,11 +179,14 @@ class Driver:
             self._finish(running, StopReason(step.limit))
         elif step.terminated or step.observation is None:
             self._finish(running, StopReason.ANSWERED, answer=step.answer)
-        elif len(running.turns) >= self.config.max_turns:
+        elif len(running.turns) >= self._most_turns(running):
             self._finish(running, StopReason.TURN_LIMIT)
         else:
             task, turn = running.episode.task, len(running.turns)
-            self._ask(running, self.grammar.reply(task, step.observation, turn, self.config.max_turns))
+            self._ask(running, self.grammar.reply(task, step.observation, turn, self._most_turns(running)))
+
+    def _most_turns(self, running: Running) -> int:
+        return min(self.config.max_turns, running.episode.max_turns or self.config.max_turns)
 
     def _on_completion(self, completion: Completion) -> None:
         running = self._running[completion.request_id]
@@ -205,11 +208,11 @@ class Driver:
         """Rules 2 and 3."""
         if self.config.bad_action == "end":
             self._finish(running, StopReason.INVALID)
-        elif len(running.turns) >= self.config.max_turns:
+        elif len(running.turns) >= self._most_turns(running):
             self._finish(running, StopReason.TURN_LIMIT)
         else:
             task, turn = running.episode.task, len(running.turns)
-            shown = self.grammar.bad_action(task, message, tuple(running.views), turn, self.config.max_turns)
+            shown = self.grammar.bad_action(task, message, tuple(running.views), turn, self._most_turns(running))
             last = running.turns[-1].observation.views
             if self.config.bad_action == "resend" and not shown.views:
                 shown = Observation((*shown.parts, *last), is_error=True)

@@ -22,6 +22,8 @@ class Episode:
     """Sampling seed, hash(run seed, task, visit, index); the driver adds the turn."""
     env_seed: int
     """Environment seed, hash(run seed, task, visit): shared by the group."""
+    max_turns: int | None = None
+    """Most turns, where that is fewer than the rollout's limit."""
 
     @property
     def id(self) -> str:
@@ -29,7 +31,9 @@ class Episode:
         return f"{self.group}#{self.index}"
 
 
-def episodes(visits: Iterable[tuple[Task, int]], group_size: int, run_seed: int) -> list[Episode]:
+def episodes(
+    visits: Iterable[tuple[Task, int]], group_size: int, run_seed: int, max_turns: int | None = None
+) -> list[Episode]:
     """``group_size`` episodes for each (task, visit number). Evaluation uses visit 0."""
     return [
         Episode(
@@ -38,6 +42,7 @@ def episodes(visits: Iterable[tuple[Task, int]], group_size: int, run_seed: int)
             index,
             seed_of("sampling", run_seed, task.id, visit, index),
             seed_of("environment", run_seed, task.id, visit),
+            max_turns,
         )
         for task, visit in visits
         for index in range(group_size)

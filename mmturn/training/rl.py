@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mmturn.credit.method import Assigned, Method
+from mmturn.credit.method import Method
 from mmturn.interfaces import Rubric, TaskSource
 from mmturn.media import ImageStore
 from mmturn.models.features import FeatureCache
-from mmturn.rollout.groups import Episode, episodes
 from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter
 from mmturn.training.cost import rollout_cost, with_shares
 from mmturn.training.crediting import Crediting, Groups
+from mmturn.training.curriculum import Curriculum
 from mmturn.training.feed import Feed
-from mmturn.training.images import images_of
+from mmturn.training.images import Images, images_of
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
 from mmturn.training.outages import Outages
@@ -24,15 +24,12 @@ from mmturn.training.processes import Processes
 from mmturn.training.reference import Reference
 from mmturn.training.rollout_metrics import LINE, rollout_metrics
 from mmturn.training.run import Run, RunSetup
-from mmturn.training.settings import RlConfig
+from mmturn.training.sampling import Roll, Sampler
+from mmturn.training.settings import CurriculumConfig, RlConfig
 from mmturn.training.signals import SignalPass
-from mmturn.types import Json, Trajectory
+from mmturn.types import Trajectory
 
 ROLLOUTS_NAME = "rollouts"
-_METHOD = "method"
-
-Roll = Callable[[Sequence[Episode]], Iterable[Trajectory]]
-"""Runs episodes with the policy's present weights; trajectories come in any order (``Driver.run``)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,7 @@ class RlParts:
     """What the engine did since it was asked last (``HFEngine.take_counters``); one that does not count has nothing."""
     price: Price | None = None
     """What the model's work costs; None leaves FLOPs out of the log."""
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     reference: Reference | None = None
     """Needed with ``kl_coef`` above 0."""
     on_update: Callable[[UpdateReport], None] | None = None
@@ -81,78 +79,50 @@ def train(parts: RlParts) -> Path:
     learner = Learner(
         setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price, parts.images
     )  # fmt: skip
-    crediting = Crediting(
-        parts.method, setup.updater.processes, SignalPass(setup.updater, setup.training, parts.feed, images)
-    )
-    source = Remembered(parts.source, parts.method)
-    with RolloutFile(parts) as kept, Run("rl", setup, source, LINE, files={ROLLOUTS_NAME: kept}) as run:
+    sampler = sampler_of(parts, images)
+    with RolloutFile(parts) as kept, Run("rl", setup, sampler, LINE, files={ROLLOUTS_NAME: kept}) as run:
         outages = Outages(run.say)
         for notice in parts.method.notices:
             run.say(f"not verified: {notice}")
         for update in run.updates():
             parts.publish(update - 1)
-            tasks = run.processes.share(parts.source.next(config.groups_per_update))
-            with run.clock("rollout"), setup.updater.gathered():
-                rolled = list(parts.roll(episodes(tasks, config.group_size, setup.training.seed)))
-            with run.clock("reward"):
-                groups, assigned = crediting(graded(rolled, parts.rubric))
+            sampled = sampler(update, run.clock)
             with run.clock("pack"):
-                samples, problems = samples_of(in_loss(groups, assigned), parts.feed.ready_rows)
-                means = rollout_metrics(groups)
+                samples, problems = samples_of(sampled.in_loss, parts.feed.ready_rows)
+                means = rollout_metrics(sampled.groups)
                 means.count("rollout/dropped", len(problems))
-                means.merge([rollout_cost(parts.counters(), rolled, parts.price)])
+                means.merge([rollout_cost(parts.counters(), sampled.trajectories, parts.price)])
             for problem in problems[:3]:
                 run.say(f"dropped: {problem}")
-            outages.note(update, *over_all(run.processes, groups, problems), "trajectories")
+            outages.note(update, *over_all(run.processes, sampled.groups, problems), "trajectories")
             with run.clock("update"):
                 metrics = learner.learn(samples, update)
             if config.keep_rollouts_every and update % config.keep_rollouts_every == 0:
                 with run.clock("store"):
-                    kept.write(update, groups)
+                    kept.write(update, sampled.groups)
             parts.publish(update)
             metrics = with_shares({**means.over(run.processes), **metrics}, run.clock.seconds)
             metrics = run.finish(update, metrics)
             if parts.on_update is not None:
-                parts.on_update(UpdateReport(update, groups, metrics))
+                parts.on_update(UpdateReport(update, sampled.groups, metrics))
     latest = run.checkpoints.latest()
     assert latest is not None, "the last update is always saved"
     return latest
 
 
-def graded(trajectories: Iterable[Trajectory], rubric: Rubric) -> Groups:
-    """Trajectories with rewards, by group, in an order that depends on their names alone.
-
-    A failed trajectory gets no reward: there is nothing to grade.
-    """
-    groups: dict[str, list[Trajectory]] = {}
-    for trajectory in sorted(trajectories, key=lambda t: (t.group, t.index)):
-        reward = None if trajectory.stop.status == "failed" else rubric(trajectory)
-        groups.setdefault(trajectory.group, []).append(replace(trajectory, reward=reward))
-    return tuple(map(tuple, groups.values()))
-
-
-def in_loss(groups: Groups, assigned: Mapping[str, Assigned]) -> list[tuple[Trajectory, Assigned]]:
-    """The trajectories that are trained on, each with its credit."""
-    credited = [(t, assigned[t.id]) for group in groups for t in group if t.id in assigned]
-    return [(trajectory, found) for trajectory, found in credited if found.in_loss]
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """The position of the tasks, and beside it what the method remembers, as one part of a checkpoint."""
-
-    source: TaskSource
-    method: Method
-
-    def state(self) -> dict[str, Json]:
-        """Both."""
-        remembered = self.method.state()
-        return {**self.source.state(), **({_METHOD: remembered} if remembered else {})}
-
-    def load_state(self, state: Mapping[str, Json]) -> None:
-        """Go on from both."""
-        self.source.load_state({key: value for key, value in state.items() if key != _METHOD})
-        self.method.load_state(state.get(_METHOD, {}))
+def sampler_of(parts: RlParts, images: Images) -> Sampler:
+    """What samples and credits the groups of an update."""
+    setup, config = parts.setup, parts.config
+    signals = SignalPass(setup.updater, setup.training, parts.feed, images)
+    return Sampler(
+        source=parts.source,
+        roll=parts.roll,
+        rubric=parts.rubric,
+        crediting=Crediting(parts.method, setup.updater.processes, signals),
+        curriculum=Curriculum(parts.curriculum, config.group_size, setup.training.seed),
+        config=config,
+        gathered=setup.updater.gathered,
+    )
 
 
 def over_all(

@@ -145,6 +145,9 @@ class RlConfig:
     """Trajectories sampled per task visit (G)."""
     groups_per_update: int = 8
     """Task visits per update, over all processes (P)."""
+    refill_rounds: int = 0
+    """Further rounds in which other tasks are sampled in place of groups that ``method.select`` leaves out (DAPO's
+    dynamic sampling, ActiveVLN's resampling); 0: the batch shrinks."""
     epochs_per_batch: int = 1
     """Times each batch of rollouts is trained on."""
     minibatches: int = 1
@@ -187,7 +190,9 @@ class RlConfig:
         for name in ("group_size", "groups_per_update", "epochs_per_batch", "minibatches", "constant_length"):
             value = getattr(self, name)
             _require(value >= 1, f"rl.{name} must be at least 1, got {value}")
-        for name in ("clip_low", "clip_high", "dual_clip", "kl_coef", "entropy_coef", "keep_rollouts_every"):
+        for name in (
+            "clip_low", "clip_high", "dual_clip", "kl_coef", "entropy_coef", "refill_rounds", "keep_rollouts_every",
+        ):  # fmt: skip
             value = getattr(self, name)
             _require(value >= 0, f"rl.{name} must be 0 or more, got {value}")
         clips = self.surrogate == "clip"
@@ -205,6 +210,32 @@ class RlConfig:
             self.correction.form == "off" or self.old_logprobs == "recompute",
             "rl.correction compares the trainer's old log-probs with the sampler's: set rl.old_logprobs: recompute",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CurriculumConfig:
+    """Limits and numbers of rollouts by update and task; without it they are those of ``rollout`` and ``rl``."""
+
+    turn_caps: tuple[int, ...] = ()
+    """Most turns of an episode, stage by stage: ScalingInter-RL. See ``credit.curriculum.turn_cap``."""
+    turn_interval: int = 100
+    """Updates of a stage."""
+    expert_tolerance: float = 0.0
+    """Most turns as a multiple of a task's ``meta.expert_steps``: ActiveVLN. 0: off."""
+    expert_limit: int = 120
+    """... and at most this many."""
+    easy_above: float = 1.0
+    """Tasks that succeed more often than this are sampled less: DART, 0.6. See ``credit.curriculum.rollouts``."""
+    least_rollouts: int = 2
+    """Trajectories of a task that always succeeds."""
+    success: str = "answer"
+    """Term of the rubric that is above 0 where a trajectory succeeded."""
+
+    def __post_init__(self) -> None:
+        for cap in (*self.turn_caps, self.turn_interval, self.expert_limit, self.least_rollouts):
+            _require(cap >= 1, f"curriculum: turns, updates and rollouts must be at least 1, got {cap}")
+        _require(self.expert_tolerance >= 0, f"curriculum.expert_tolerance must be 0 or more: {self.expert_tolerance}")
+        _require(0 <= self.easy_above <= 1, f"curriculum.easy_above must be from 0 to 1, got {self.easy_above}")
 
 
 @dataclass(frozen=True, slots=True)

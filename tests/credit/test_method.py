@@ -189,6 +189,8 @@ def test_selections_leave_statistics_alone() -> None:
     assert all(k for row in kept("with_signal", [*GROUP, *flat])[:4] for k in row)
     right = [replace(g, id=f"{g.id}r", group="right", values={"answer": 1.0}) for g in GROUP]
     assert [any(row) for row in kept("mixed", [*GROUP, *right])] == [True] * 4 + [False] * 4
+    wrong = [replace(g, id=f"{g.id}w", group="wrong", values={"answer": 0.0}) for g in GROUP]
+    assert [any(row) for row in kept("solved", [*GROUP, *right, *wrong])] == [True] * 8 + [False] * 4
     assert [any(row) for row in kept("top_spread", [*GROUP, *OTHER, *flat], keep=0.34)] == [True] * 4 + [False] * 8
     mute = [GROUP[0], replace(GROUP[2], acted=(True, False, True))]
     assert [any(row) for row in kept("no_void_turns", mute)] == [True, False]

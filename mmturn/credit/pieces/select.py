@@ -40,12 +40,15 @@ def mixed(batch: Sequence[Graded], advantages: Advantages, *, correct: str = "an
     ``rl.refill_rounds`` others are sampled in place of the rest. See ``select.dynamic_sampling``."""
     groups: dict[str, list[float]] = {}
     for graded in batch:
-        if correct not in graded.values:
-            known = ", ".join(graded.values) or "none"
-            raise DataError(f"trajectory {graded.id}: the rubric has no term {correct!r} (terms: {known})")
-        groups.setdefault(graded.group, []).append(graded.values[correct])
+        groups.setdefault(graded.group, []).append(_term(graded, correct))
     kept = set(rules.dynamic_sampling(groups))
     return [graded.group in kept for graded in batch]
+
+
+def solved(batch: Sequence[Graded], advantages: Advantages, *, correct: str = "answer") -> list[Kept]:
+    """Only groups of which some trajectory is correct (the rubric's term above 0): ActiveVLN (2509.12618)."""
+    found = {graded.group for graded in batch if _term(graded, correct) > 0}
+    return [graded.group in found for graded in batch]
 
 
 def top_spread(
@@ -87,6 +90,13 @@ def fresh(batch: Sequence[Graded], advantages: Advantages, *, max_lag: int) -> l
     ``select.fresh_enough``."""
     newest = max((version for graded in batch for version in graded.versions), default=0)
     return list(rules.fresh_enough([graded.versions for graded in batch], newest, max_lag))
+
+
+def _term(graded: Graded, name: str) -> float:
+    if name not in graded.values:
+        known = ", ".join(graded.values) or "none"
+        raise DataError(f"trajectory {graded.id}: the rubric has no term {name!r} (terms: {known})")
+    return graded.values[name]
 
 
 def _entropies(graded: Graded) -> tuple[tuple[float, ...], ...]:

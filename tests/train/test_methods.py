@@ -1,0 +1,241 @@
+"""Every shipped method: a complete row, each of whose switches changes something, and which trains the small policy."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+
+from mmturn.batching.collate import Batch
+from mmturn.config import read_yaml, shipped_recipes
+from mmturn.credit.graded import Graded, Signals, example_graded
+from mmturn.credit.method import Method
+from mmturn.errors import ConfigError, DataError
+from mmturn.jobs.data import tasks_of
+from mmturn.losses.aggregate import count
+from mmturn.models.policy import TokenScores
+from mmturn.recipe import METHODS, Recipe, read_recipe
+from mmturn.resources import resource_root
+from mmturn.schema import build
+from mmturn.training.curriculum import Curriculum
+from mmturn.training.microbatches import MicroBatch
+from mmturn.training.objective import PolicyObjective
+from mmturn.training.settings import RlConfig
+from mmturn.types import Task
+
+NAMES = sorted(name.split("/")[1] for name in shipped_recipes() if name.startswith(f"{METHODS}/"))
+SECTIONS = {"method", "rl", "reward", "curriculum", "rollout", "context", "critic"}
+
+
+def values_of(name: str) -> dict[str, Any]:
+    return read_yaml(resource_root() / "train" / METHODS / f"{name}.yaml")[0]
+
+
+def recipe_of(values: Mapping[str, Any]) -> Recipe:
+    return build(Recipe, values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_names_every_box(name: str) -> None:
+    values = values_of(name)
+    assert set(values) <= SECTIONS
+    assert set(values["method"]) == {"row", "shape", "credit", "normalise", "select"}, "it replaces any other method"
+    loss = {"ratio", "surrogate", "clip_low", "clip_high", "kl_coef", "aggregation"}
+    assert loss <= set(values["rl"]) and ("dual_clip" in values["rl"]) == (values["rl"]["surrogate"] == "clip")
+    Method(recipe_of(values).method)
+    recipe, _ = read_recipe("nano_rl", (), name)
+    assert recipe.method == recipe_of(values).method and recipe.data.train == "visual_search"
+
+
+def batch() -> list[Graded]:
+    """Groups in which every box has something to do."""
+    made = []
+    for number, group in enumerate(("a", "a", "a", "a", "b", "b", "b", "c", "c", "d", "d", "e")):
+        k = 1 + number % 3
+        outcome = 0.5 if number == 6 else float(number % 2 and group not in "cd")
+        graded = example_graded(number, outcome, [0.2 * (number % 5), 0.1, 0.4][:k])
+        made.append(
+            Graded(
+                **{
+                    **{field: getattr(graded, field) for field in Graded.__dataclass_fields__},
+                    "id": f"{group}{number}",
+                    "group": group,
+                    "meta": {"level": "one" if group in "ac" else "two", "game": group},
+                    "status": "truncated" if number == 2 else "terminated",
+                    "tokens": ((3 + number, 2, 4)[:k]),
+                    "seats": ("policy", "verifier", "policy")[:k],
+                    "versions": (9, 9, 9)[:k] if number != 5 else (3, 9, 9)[:k],
+                    "acted": tuple(turn != 1 or number != 4 for turn in range(k)),
+                    "values": {"answer": graded.outcome},
+                    "per_turn": {"look_iou": (0.4, 0.1, 0.6)[:k], "gold_in_crop": (0.3, 0.0, 0.2)[:k]},
+                    "signals": signals(number, (3 + number, 2, 4)[:k]),
+                }
+            )
+        )
+    return made
+
+
+def signals(seed: int, tokens: tuple[int, ...]) -> Signals:
+    dice = torch.Generator().manual_seed(seed)
+    drawn = [tuple(torch.rand(count, generator=dice).tolist()) for count in tokens]
+    gold = tuple(tuple((-3 * torch.rand(2, generator=dice)).tolist()) for _ in tokens)
+    return Signals(values=tuple(drawn), entropies=tuple(drawn), gold=gold, final_value=0.3 * (seed == 2))
+
+
+def objective(config: RlConfig) -> tuple[float, list[float]]:
+    """Loss and gradient of a micro-batch with ratios far from 1, on both sides, and advantages of both signs."""
+    dice = torch.Generator().manual_seed(1)
+    mask = torch.tensor([[0, 1, 1, 1, 0, 1, 1], [0, 1, 1, 0, 0, 0, 0], [0, 1, 1, 1, 1, 1, 1]])
+    turns = torch.tensor([[-1, 0, 0, 0, -1, 1, 1], [-1, 0, 0, -1, -1, -1, -1], [-1, 0, 1, 1, 2, 2, 2]])
+    drawn = [torch.randn(mask.shape, generator=dice) for _ in range(4)]
+    new = (-1 + 0.5 * drawn[0]).requires_grad_()
+    advantages = torch.where(drawn[3] > 0, 1.0, -1.0) * mask
+    batch = Batch(
+        input_ids=mask, attention_mask=mask, position_ids=mask, loss_mask=mask, turn_index=turns,
+        old_logprobs=(-1 + 2.0 * drawn[1]) * mask, advantages=advantages, views=(), patches=mask, grids=mask,
+        image_index=(), num_tokens=(), trajectory_ids=(),
+    )  # fmt: skip
+    ones = torch.ones(3, dtype=torch.long)
+    kept = {"trajectory_tokens": mask.sum(1), "trajectory_turns": ones * torch.tensor([2, 1, 3])}
+    piece = MicroBatch(batch, {"old": -1 + drawn[2], "reference": -1 + drawn[3], **kept})
+    loss = PolicyObjective(config, count(mask, turns), False)(TokenScores(new, new.exp()), piece).value
+    loss.backward()
+    assert new.grad is not None
+    return float(loss.detach()), new.grad.flatten().tolist()
+
+
+def plan(recipe: Recipe) -> list[Any]:
+    """What the curriculum decides of some tasks."""
+    made = Curriculum(recipe.curriculum, 8, 0)
+    made._rates = {"easy": 0.9}
+    steps = {"easy": None, "long": 70, "short": 3}
+    tasks = [Task(name, "?", meta={"expert_steps": count}) for name, count in steps.items()]
+    return [(made.size(task), made.turns(task, update)) for task in tasks for update in (1, 60, 101, 201, 400)]
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Everything that a row decides, on made-up numbers."""
+    recipe = recipe_of(values)
+    assigned = [(a.advantages, a.kept, a.raw) for a in Method(recipe.method).assign(batch())]
+    rest = [recipe.reward, recipe.rollout, recipe.rl.refill_rounds, recipe.rl.old_logprobs, recipe.curriculum.success]
+    return json.dumps([assigned, objective(recipe.rl), plan(recipe), repr(rest)])
+
+
+def switches(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all settings: leaves, and whole boxes of a list."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from switches(value, (*path, key))
+    elif isinstance(values, list) and values and isinstance(values[0], dict):
+        for index, value in enumerate(values):
+            yield (*path, index)
+            yield from switches(value, (*path, index))
+    elif path[-1] not in ("row", "name") and values != []:
+        yield path
+
+
+LITERALS = {
+    "std": ("unbiased", "population", "none"),
+    "passes": ("above", "at_least"),
+    "pool": ("joint", "separate"),
+    "gain": ("prob", "logprob"),
+    "form": ("truncate", "mask", "paper", "code"),
+    "level": ("token", "sequence"),
+    "anchor": ("first", "last"),
+    "over": ("previous", "best"),
+    "correct": ("answer", "answer_"),
+    "success": ("answer", "format"),
+    "kind": ("level", "game"),
+    "quality": ("look_iou", "gold_in_crop"),
+    "attempts": ("policy", "verifier"),
+    **{
+        key: get_args(get_type_hints(RlConfig)[key])
+        for key in ("ratio", "surrogate", "kl_estimator", "aggregation", "old_logprobs")
+    },
+}
+NUMBERS: dict[str, Any] = {
+    "max_tokens": 9, "buffer_tokens": 8, "clip_high": 0.9, "clip_low": 0.7, "dual_clip": 1.2, "cap": 0.4, "keep": 0.7,
+    "max_lag": 7, "quantile": 0.6, "threshold": -0.5, "turn_caps": [3, 8, 10], "easy_above": 0.95, "eps": 0.5,
+    "expert_limit": 50,
+}  # fmt: skip
+"""Other values than a half more, where that would leave the made-up numbers on the same side of a limit."""
+SMALL = {"overlong": {"max_tokens": 20, "buffer_tokens": 16}}
+"""Boxes whose published limits are far from the made-up numbers: perturbed from here."""
+
+
+def perturbed(values: dict[str, Any], path: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
+    """Other values of one setting."""
+    *above, last = path
+    for number in range(4):
+        other = copy.deepcopy(values)
+        scope = other
+        for step in above:
+            scope = scope[step]
+        old = scope[last]
+        if isinstance(old, dict):
+            del scope[last]
+        elif isinstance(old, str):
+            options = [option for option in LITERALS[last] if option != old]
+            if number >= len(options):
+                return
+            scope[last] = options[number]
+        else:
+            scope[last] = (
+                NUMBERS[last] if last in NUMBERS else 1.5 * old + 0.5 if isinstance(old, float) else 2 * old + 1
+            )
+        yield other
+        if not isinstance(old, str):
+            return
+
+
+def changes(values: dict[str, Any], path: tuple[Any, ...], before: str) -> bool:
+    for other in perturbed(values, path):
+        try:
+            if fingerprint(other) != before:
+                return True
+        except (ConfigError, DataError):  # what the rest of the row forbids is not without effect
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_switch_of_a_row_changes_the_loss_or_the_batch(name: str) -> None:
+    values = values_of(name)
+    for box in values["method"]["shape"]:
+        box.update(SMALL.get(box["name"], {}))
+    before = fingerprint(values)
+    assert before == fingerprint(copy.deepcopy(values))
+    still = [path for path in switches(values) if not changes(values, path, before)]
+    assert not still, f"{name}: these change nothing: {still}"
+
+
+def test_unverified_constants_are_said() -> None:
+    assert any("cap" in notice for notice in Method(recipe_of(values_of("dart")).method).notices)
+    assert Method(recipe_of(values_of("rloo")).method).notices == []
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[Task]:
+    recipe, _ = read_recipe("nano_rl", ("data.train_tasks=8", "data.validation_tasks=0"))
+    return tasks_of(recipe.data, "train", tmp_path_factory.mktemp("world"))[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_takes_two_updates_of_the_small_policy(name: str, tasks: list[Task], tmp_path: Path) -> None:
+    from mmturn.jobs.train import train_policy
+    from mmturn.training.log import read_metrics
+
+    small = (
+        "rl.group_size=4", "rl.groups_per_update=2", "training.updates=2", "training.save_every=0", "training.log=[]",
+        "training.progress=false", "training.schedule=constant", "rl.refill_rounds=1",
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    train_policy(read_recipe("nano_rl", small, name)[0], tmp_path / "run", tasks=tasks, validation=())
+    lines = list(read_metrics(tmp_path / "run"))
+    assert [line["update"] for line in lines] == [1, 2]
+    assert any(line.get("policy/grad_norm", 0.0) > 0 for line in lines), lines
