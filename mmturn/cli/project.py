@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmturn.cli.options import RewardOption, SetOption, console
+from mmturn.cli.options import MethodOption, RewardOption, SetOption, console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,6 +100,7 @@ def recipes() -> None:
 
 def config(
     recipe: Annotated[str, typer.Argument(help="A recipe: a YAML file, or the name of a shipped one.")],
+    method: MethodOption = None,
     set_: SetOption = None,
     docs: Annotated[bool, typer.Option("--docs", help="What each setting means, instead of its value.")] = False,
     only: Annotated[str, typer.Option(help="Only settings whose dotted key begins with this.")] = "",
@@ -109,7 +110,7 @@ def config(
     from mmturn.jobs.explain import setting_docs, settings_with_origins
     from mmturn.recipe import read_recipe
 
-    settings, resolved = read_recipe(recipe, tuple(set_ or ()))
+    settings, resolved = read_recipe(recipe, tuple(set_ or ()), method)
     out = console()
     if docs:
         for doc in setting_docs(settings):
