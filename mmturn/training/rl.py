@@ -98,6 +98,7 @@ def train(parts: RlParts) -> Path:
                 groups, assigned = crediting(graded(rolled, parts.rubric))
             with run.clock("pack"):
                 samples, problems = samples_of(in_loss(groups, assigned), parts.feed.ready_rows)
+                problems += crediting.unscored(groups).values()
                 means = rollout_metrics(groups)
                 means.count("rollout/dropped", len(problems))
                 means.merge([rollout_cost(parts.counters(), rolled, parts.price)])
