@@ -132,6 +132,16 @@ class ActionGrammar(Protocol):
         ...
 
 
+@runtime_checkable
+class FramesAnswers(Protocol):
+    """What a grammar may add: how an answer begins and ends where ``format`` does not tell (see
+    ``grammars.gold.written_answer``)."""
+
+    def answer_frame(self, task: Task) -> tuple[str, str]:
+        """Text of a completion before and behind the answer to ``task``."""
+        ...
+
+
 class EnvHost(Protocol):
     """Runs environments beside the engine."""
 

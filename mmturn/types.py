@@ -17,6 +17,9 @@ from mmturn.geometry import Box, Size, Transform
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict of these."""
 
+GOLD_ERRORS = "gold_errors"
+"""Key of ``Trajectory.meta``: index of a turn, as text -> why the gold answer could not be scored there."""
+
 Provenance = Literal["t", "o", "i", "s"]
 """Where a token comes from: t(emplate), o(bservation text), i(mage placeholder), s(ampled)."""
 
@@ -144,6 +147,15 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """Ids that a context could go on with: they are scored there, and neither sampled nor kept."""
+
+    token_ids: tuple[int, ...]
+    first: int = 0
+    """Log-probs are wanted of ``token_ids[first:]``; those before are given."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One completion asked of an engine."""
 
@@ -159,6 +171,8 @@ class Request:
     sampling: Sampling
     seed: int
     """Decides the sample together with the context; nothing else does."""
+    probe: Probe | None = None
+    """To be scored behind the context, apart from the completion; an engine may leave it unanswered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +190,11 @@ class Completion:
     policy_version: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Share of wall time by stage, e.g. vision, prefill, decode."""
+    probe_logprobs: tuple[float, ...] | None = None
+    """Natural log-probability of each scored id of the request's probe at temperature 1, under the vocabulary mask;
+    None: there is no probe, or the engine does not answer it, or could not."""
+    probe_error: str | None = None
+    """Why it could not; the completion is none the worse."""
 
 
 class StopReason(str, Enum):
@@ -217,7 +236,8 @@ class Turn:
     logprobs: tuple[float, ...] | None = None
     """One per sampled id (see Completion.logprobs)."""
     gold_logprobs: tuple[float, ...] | None = None
-    """Log-probability of each token of the gold answer, had it been written here; None: not asked for."""
+    """Log-probability of each token of the gold answer, had it been written in place of ``text``, at temperature 1;
+    None: not asked for, or not scored (see ``GOLD_ERRORS``)."""
     fresh_context: bool = True
     """True when ``token_ids`` starts a context anew, False when it continues that of the turn before."""
     context_views: tuple[View, ...] | None = None
@@ -272,7 +292,7 @@ class Trajectory:
     advantages: tuple[float, ...] | None = None
     """[K] one per turn."""
     meta: Mapping[str, Json] = field(default_factory=dict)
-    """How it was sampled: engine, family, grammar, temperature, top_p, banned ids, config hash."""
+    """How it was sampled: engine, family, grammar, temperature, top_p, banned ids, config hash, ``GOLD_ERRORS``."""
 
     @property
     def num_turns(self) -> int:

@@ -2,8 +2,8 @@
 
 A row that ends leaves its slot at once and a waiting request joins the others within a few tokens. A context's keys
 and values are kept and found again by prefix, so each turn runs only what is new; equal contexts (a group's prompt)
-are run once and fanned out; each image is encoded once per weights version. A sample depends on its own seed and
-context, up to kernel rounding.
+are run once and fanned out; each image is encoded once per weights version; a request's probe is scored behind its
+context. A sample depends on its own seed and context, up to kernel rounding.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mmturn.batching.patches import PatchSource
 from mmturn.engines import prefill
 from mmturn.engines.decoding import Batch, sample
 from mmturn.engines.places import Places
+from mmturn.engines.probing import Probes
 from mmturn.engines.rows import Row, RowMaker
 from mmturn.engines.sampling import RowSampler, Warp
 from mmturn.engines.settings import HFConfig
@@ -38,9 +39,10 @@ _JOIN_SHARE = 4
 
 COUNTERS = (
     "prefill_tokens", "prefill_unique", "decode_tokens", "images_encoded", "images_unique", "fanned_out", "evicted",
-    "slot_steps", "busy_slot_steps", "attended",
+    "slot_steps", "busy_slot_steps", "attended", "probe_tokens", "probe_scored",
 )  # fmt: skip
-"""``attended``: columns that each unique token of prefills and each decoded one attended to, itself included."""
+"""``attended``: columns that each unique token of prefills and each decoded one attended to, itself included.
+``probe_tokens``: those of the prefill tokens that are probes'; ``probe_scored``: log-probs that probes asked for."""
 STAGES = ("vision", "prefill", "decode")
 
 
@@ -74,6 +76,7 @@ class HFEngine:
         self._batch: Batch | None = None
         self._maker = RowMaker(loaded)
         self._places = Places(loaded, config)
+        self._probes = Probes(loaded, self._banned)
         self._linears = PackedLinears()
         self._views_seen: set[View] = set()
         self._decoded_s = 0.0
@@ -101,6 +104,7 @@ class HFEngine:
         self.free()
         self._places.seen.clear()
         self._maker.clear()
+        self._probes.clear()
         if vision_changed:
             self.features.clear()
             self._views_seen.clear()
@@ -233,7 +237,9 @@ class HFEngine:
     def _prefill_chunk(self, chunk: list[prefill.Fill], features: dict[View, ViewFeatures]) -> None:
         started = time.monotonic()
         shown = [features[view] for fill in chunk for view in fill.views]
-        logits = prefill.run(self.loaded, self._places.slots, chunk, len(self._places.rows), shown)
+        slots, first = self._places.slots, len(self._places.rows)
+        logits = prefill.run(self.loaded, slots, chunk, first, shown)
+        self._probes.score(slots, chunk, first, logits, self.counters, self._trouble)
         rows = [row for fill in chunk for row in fill.rows]
         spread = torch.tensor([number for number, fill in enumerate(chunk) for _ in fill.rows], device=logits.device)
         how = Warp.of([row.request.sampling for row in rows], logits.device)
@@ -303,6 +309,8 @@ class HFEngine:
             finish="stop" if stopped else "length",
             policy_version=self.version,
             seconds={stage: round(seconds, 6) for stage, seconds in row.seconds.items()},
+            probe_logprobs=row.probe_logprobs,
+            probe_error=row.probe_error,
         )
 
     def _sampler(self, request: Request) -> RowSampler:

@@ -8,7 +8,7 @@ import torch
 
 from mmturn.engines.kv import Kept, KeptContexts, PrefixIndex, encode
 from mmturn.engines.prefill import Fill, fill_of
-from mmturn.engines.rows import Row
+from mmturn.engines.rows import Row, columns_of
 from mmturn.engines.settings import HFConfig
 from mmturn.engines.slots import Slots
 from mmturn.models.load import LoadedModel
@@ -41,7 +41,7 @@ class Places:
         columns = max((row.columns for row in self.rows), default=0)
         count = 0
         for request in requests:
-            columns = max(columns, len(request.token_ids) + request.sampling.max_new_tokens)
+            columns = max(columns, columns_of(request))
             rows, wide = self.slots.rounded(len(self.rows) + count + 1, columns)
             if len(self.rows) + count == self.config.max_batch:
                 break

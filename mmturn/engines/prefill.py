@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from mmturn.engines.kv import Kept, common
 from mmturn.engines.rows import Row
@@ -84,35 +88,58 @@ def chunks(groups: Sequence[Fill], prefill_tokens: int) -> list[list[Fill]]:
     return made
 
 
+class Stretch(NamedTuple):
+    """Tokens to run behind what a slot holds."""
+
+    token_ids: Sequence[int]
+    where: NDArray[np.int64]
+    """[3, tokens] rotary positions."""
+    known: int
+    """Columns that the slot holds before them."""
+
+
 def run(loaded: LoadedModel, slots: Slots, chunk: Sequence[Fill], first: int, features: list[ViewFeatures]) -> Tensor:
     """One forward over the new tokens of a chunk, into the slots from ``first`` on, a slot for each context.
 
-    Padding stands behind the new tokens; what it writes goes to the last column, which belongs to no row.
     Returns: logits [contexts, V] after each context.
     """
-    device = loaded.device
-    width = max(fill.new for fill in chunk)
-    ids = torch.full((len(chunk), width), loaded.pad_id, dtype=torch.long)
-    pos = torch.zeros(3, len(chunk), width, dtype=torch.long)
+    stretches = []
     for number, fill in enumerate(chunk):
-        row = fill.rows[0]
-        ids[number, : fill.new] = torch.tensor(row.request.token_ids[fill.known :])
-        pos[:, number, : fill.new] = torch.as_tensor(row.where[:, fill.known :])
+        row, known = fill.rows[0], fill.known
         if isinstance(fill.source, Kept):
-            slots.write(first + number, fill.source.content[:, :, :, : fill.known])
+            slots.write(first + number, fill.source.content[:, :, :, :known])
         elif isinstance(fill.source, Row):
-            slots.copy(fill.source.slot, first + number, fill.known)
-    known = torch.tensor([fill.known for fill in chunk], device=device)[:, None]
-    new = torch.tensor([fill.new for fill in chunk], device=device)[:, None]
-    step = torch.arange(width, device=device)[None]
-    columns = torch.where(step < new, known + step, slots.columns - 1)
-    mask, window = None, width
-    if any(fill.known for fill in chunk):
-        window = max(fill.rows[0].context for fill in chunk)
-        seen = torch.arange(window, device=device) <= torch.minimum(known + step, known + new - 1)[:, :, None]
+            slots.copy(fill.source.slot, first + number, known)
+        stretches.append(Stretch(row.request.token_ids[known:], row.where[:, known:], known))
+    ends = torch.tensor([fill.new - 1 for fill in chunk], device=loaded.device)
+    return forward_step(loaded, *inputs(loaded, slots, first, stretches), features, columns=ends)
+
+
+def inputs(
+    loaded: LoadedModel, slots: Slots, first: int, stretches: Sequence[Stretch]
+) -> tuple[Tensor, Tensor, Tensor | None, Cache]:
+    """Ids, rotary positions, mask and cache of a forward over stretches, one for each slot from ``first`` on.
+
+    Padding stands behind the new tokens; what it writes goes to the last column, which belongs to no row.
+    """
+    device = loaded.device
+    width = max(len(stretch.token_ids) for stretch in stretches)
+    ids = torch.full((len(stretches), width), loaded.pad_id, dtype=torch.long)
+    pos = torch.zeros(3, len(stretches), width, dtype=torch.long)
+    for number, stretch in enumerate(stretches):
+        new = len(stretch.token_ids)
+        ids[number, :new] = torch.tensor(stretch.token_ids)
+        pos[:, number, :new] = torch.from_numpy(stretch.where)
+    known = torch.tensor([stretch.known for stretch in stretches], device=device)[:, None]
+    end = known + torch.tensor([len(stretch.token_ids) for stretch in stretches], device=device)[:, None]
+    step = known + torch.arange(width, device=device)[None]
+    columns = torch.where(step < end, step, slots.columns - 1)
+    window = max(stretch.known + len(stretch.token_ids) for stretch in stretches)
+    mask = None
+    if any(stretch.known for stretch in stretches):
+        seen = torch.arange(window, device=device) <= torch.minimum(step, end - 1)[:, :, None]
         mask = additive(seen[:, None], slots.data.dtype)
-    cache = slots.cache(first, columns, window)
-    return forward_step(loaded, ids.to(device), pos.to(device), mask, cache, features, columns=(new - 1).squeeze(1))
+    return ids.to(device), pos.to(device), mask, slots.cache(first, columns, window)
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:

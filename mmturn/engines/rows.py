@@ -42,6 +42,8 @@ class Row:
     seconds: dict[str, float] = field(default_factory=dict)
     decode_from_s: float = 0.0
     """Where the engine's sum of decoding shares stood when it joined."""
+    probe_logprobs: tuple[float, ...] | None = None
+    probe_error: str | None = None
 
     @property
     def context(self) -> int:
@@ -55,8 +57,8 @@ class Row:
 
     @property
     def columns(self) -> int:
-        """Columns that it may come to need, with one behind them for what padding writes."""
-        return self.context + self.request.sampling.max_new_tokens
+        """Columns that it may come to need (see ``columns_of``)."""
+        return columns_of(self.request)
 
     def take(self, token_id: int, logprob: float, end_ids: Collection[int]) -> None:
         """Append a sampled token."""
@@ -66,6 +68,15 @@ class Row:
         self.logprobs.append(logprob)
         limit = self.request.sampling.max_new_tokens
         self.ended = self.error is not None or token_id in end_ids or len(self.token_ids) == limit
+
+
+def columns_of(request: Request) -> int:
+    """Columns that a request may come to need, with one behind them for what padding writes.
+
+    Of a completion the last token is not run, and of a probe neither; the one is written over the other.
+    """
+    probed = 0 if request.probe is None else len(request.probe.token_ids)
+    return len(request.token_ids) + max(request.sampling.max_new_tokens, probed)
 
 
 class RowMaker:

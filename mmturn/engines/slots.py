@@ -68,9 +68,9 @@ class Slots:
         """Copy a row's first columns to another."""
         self.data[:, :, row, :, :length] = self.data[:, :, source, :, :length]
 
-    def wipe(self, row: int) -> None:
-        """Zeros, after a row that is not finite: a masked NaN is still a NaN."""
-        self.data[:, :, row] = 0
+    def wipe(self, row: int, start: int = 0) -> None:
+        """Zeros from a column on, behind which a row is not finite: a masked NaN is still a NaN."""
+        self.data[:, :, row, :, start:] = 0
 
     def cache(self, start: int, columns: Tensor, width: int) -> Cache:
         """For one forward over rows from ``start`` on, whose new tokens go to ``columns`` [R, S] and which attend to

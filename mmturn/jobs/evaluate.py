@@ -20,8 +20,8 @@ EvalProgress = Callable[[int, int, ScoreRow | None], None]
 
 
 def eval_rollout(policy: Policy) -> RolloutConfig:
-    """The recipe's rollout at the temperature of its evaluation."""
-    return replace(policy.recipe.rollout, temperature=policy.recipe.evaluation.temperature)
+    """The recipe's rollout at the temperature of its evaluation; no gold answer is scored, since nobody reads it."""
+    return replace(policy.recipe.rollout, temperature=policy.recipe.evaluation.temperature, gold=False)
 
 
 def evaluate_policy(

@@ -116,7 +116,7 @@ def replay(
     engine = RecordedEngine()
     driver = Driver(
         engine, renderer, make_grammar(recipe.grammar, family, allow_code), make_env, InlineHost(),
-        replace(recipe.rollout, deterministic=True), prepare=store.pixels,
+        replace(recipe.rollout, deterministic=True, gold=False), prepare=store.pixels,
     )  # fmt: skip
     module = None if policy is None else PolicyModule(policy.loaded, 1.0, renderer.banned_ids).eval()
     for stored in trajectories:

@@ -65,6 +65,12 @@ def seeded(recipe: Recipe) -> Recipe:
     return replace(recipe, training=replace(recipe.training, seed=recipe.seed))
 
 
+def with_gold(recipe: Recipe, method: Method) -> Recipe:
+    """The recipe with ``rollout.gold`` where its method needs the gold answer's log-probs."""
+    gold = recipe.rollout.gold or "gold" in method.needs
+    return replace(recipe, rollout=replace(recipe.rollout, gold=gold))
+
+
 def train_policy(
     recipe: Recipe,
     out: Path,
@@ -82,7 +88,8 @@ def train_policy(
     ``tasks`` and ``validation`` default to the recipe's data. ``trainee`` is an opened policy to go on with.
     """
     check_rl(recipe)
-    recipe = seeded(recipe)
+    method = Method(recipe.method, allow_code)
+    recipe = with_gold(seeded(recipe), method)
     check_fresh(out, resume)
     trainee = trainee or open_trainee(recipe, allow_code=allow_code)
     problems: list[RowProblem] = []
@@ -98,7 +105,7 @@ def train_policy(
     reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
     updater = Updater(module, recipe.training, trainee.processes)
     engine = policy.engine()
-    driver = policy.driver(engine)
+    driver = policy.driver(engine, recipe.rollout)
 
     def roll(episodes: Sequence[Episode]) -> Iterable[Trajectory]:
         yield from driver.run(episodes)
@@ -116,10 +123,10 @@ def train_policy(
     )  # fmt: skip
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
-        rubric=rubric_of(recipe.reward, allow_code), method=Method(recipe.method, allow_code),
-        feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), images=policy.store,
-        publish=publish, features=engine.features, counters=engine.take_counters, price=trainee.price(),
-        curriculum=recipe.curriculum, reference=reference, on_update=on_update,
+        rubric=rubric_of(recipe.reward, allow_code), method=method, images=policy.store, publish=publish,
+        feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), features=engine.features,
+        counters=engine.take_counters, price=trainee.price(), curriculum=recipe.curriculum, reference=reference,
+        on_update=on_update,
     )  # fmt: skip
     try:
         return train(parts)

@@ -87,16 +87,39 @@ def encoder_outputs(features: Sequence[ViewFeatures]) -> dict[str, Any] | None:
     return {"image": SimpleNamespace(pooler_output=pooled, deepstack_features=[tuple(level) for level in levels])}
 
 
+def hidden_step(
+    loaded: LoadedModel,
+    input_ids: Tensor,
+    position_ids: Tensor,
+    attention_mask: Tensor | None,
+    cache: Cache,
+    features: Sequence[ViewFeatures],
+) -> Tensor:
+    """Run the new tokens of a batch over what is cached, which grows by them: hidden states [B, S, H].
+
+    Arguments as of ``forward_step``.
+    """
+    hidden: Tensor = loaded.base.model(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        attention_mask=attention_mask,
+        past_key_values=cache,
+        mm_encoder_outputs=encoder_outputs(features),
+        use_cache=True,
+    ).last_hidden_state
+    return hidden
+
+
 def forward_step(
     loaded: LoadedModel,
     input_ids: Tensor,
     position_ids: Tensor,
-    attention_mask: Tensor,
+    attention_mask: Tensor | None,
     cache: Cache,
     features: Sequence[ViewFeatures],
     columns: Tensor | None = None,
 ) -> Tensor:
-    """Run the new tokens of a batch over what is cached, which grows by them.
+    """``hidden_step``, and the logits behind one of the new tokens of each row.
 
     Args:
         input_ids: [B, S] new tokens, padded on any side (padding is masked).
@@ -107,14 +130,7 @@ def forward_step(
         columns: [B] which new token's logits to return; None: the last column's.
     Returns: logits [B, V] in the model's dtype.
     """
-    hidden = loaded.base.model(
-        input_ids=input_ids,
-        position_ids=position_ids,
-        attention_mask=attention_mask,
-        past_key_values=cache,
-        mm_encoder_outputs=encoder_outputs(features),
-        use_cache=True,
-    ).last_hidden_state
+    hidden = hidden_step(loaded, input_ids, position_ids, attention_mask, cache, features)
     if columns is None:
         chosen = hidden[:, -1]
     else:

@@ -86,6 +86,16 @@ class Renderer:
         """Ids that the policy would have written for a text, without the end token."""
         return self.encode_text(text)
 
+    def encode_within(self, before: str, text: str, behind: str) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """Ids of ``before + text + behind`` as one completion, and which of them [first, end) have a character of
+        ``text``: its neighbours' characters may be in the outer ones too."""
+        before, text, behind = map(_sound, (before, text, behind))
+        whole, end = before + text + behind, len(before) + len(text)
+        encoding = self._plain.encode(whole, add_special_tokens=False)
+        spans = _spans(whole, encoding.offsets)
+        own = [i for i, span in enumerate(spans) if span[0] < end and span[1] > len(before)]
+        return tuple(encoding.ids), (own[0], own[-1] + 1) if own else (0, 0)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of sampled ids, without the end token that closes them; ids that are no token read as nothing."""
         ids = list(token_ids)
@@ -198,6 +208,20 @@ class Renderer:
         kinds = "".join(kind * len(text) for text, kind in stretch)
         marks = ("o" if "o" in kinds[start : max(end, start + 1)] else "t" for start, end in encoding.offsets)
         return encoding.ids, "".join(marks)
+
+
+def _spans(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Offsets of tokens without gaps: whitespace that a tokenizer trims off belongs to the token behind it, a character
+    that it joins with the one before (an accent) to the tokens of that one."""
+    spans: list[tuple[int, int]] = []
+    for start, end in offsets:
+        before = spans[-1][1] if spans else 0
+        if text[before:start].isspace():
+            start = before
+        elif start > before:
+            spans = [(first, start if last == before else last) for first, last in spans]
+        spans.append((start, end))
+    return spans
 
 
 def _sound(text: str) -> str:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from mmturn.errors import ConfigError, DataError, EnvError, ParseError, ToolError
 from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Step
 from mmturn.rollout.episode import Running
+from mmturn.rollout.gold import probe_for
 from mmturn.rollout.groups import Episode
 from mmturn.rollout.seeds import seed_of
 from mmturn.rollout.settings import RolloutConfig
@@ -251,6 +252,7 @@ class Driver:
                 views=tuple(running.context_views),
                 sampling=Sampling(budget, config.temperature, config.top_p),
                 seed=seed_of(running.episode.seed, len(turns)),
+                probe=probe_for(running, self.renderer, self.grammar, config),
             )
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmturn.interfaces import Environment
 from mmturn.rollout.groups import Episode
-from mmturn.types import Action, Completion, Json, Observation, StopReason, Trajectory, Turn, View
+from mmturn.types import GOLD_ERRORS, Action, Completion, Json, Observation, StopReason, Trajectory, Turn, View
 
 
 @dataclass
@@ -35,16 +35,24 @@ class Running:
     completion: Completion | None = None
     actions: tuple[Action, ...] = ()
     facts: dict[str, Json] = field(default_factory=dict)
+    gold_errors: dict[str, str] = field(default_factory=dict)
+    """Index of a turn -> why the gold answer was not scored there."""
     started_s: float = field(default_factory=time.monotonic)
     step_started_s: float = 0.0
     worked_s: float = 0.0
     """How long the environment has worked since the last turn was recorded, its reset included."""
+
+    def note_gold(self, error: str) -> None:
+        """The gold answer cannot be scored before the completion of the turn to come."""
+        self.gold_errors[str(len(self.turns))] = error
 
     def record(self, closing: tuple[int, ...], error: str | None, facts: Mapping[str, Json]) -> Turn:
         """Append the turn that the pending completion made; ``closing`` are template ids that end a cut completion."""
         completion, shown = self.completion, self.shown
         assert completion is not None and shown is not None, "a turn is recorded after its completion"
         ids = completion.token_ids
+        if completion.probe_error is not None:
+            self.note_gold(completion.probe_error)
         turn = Turn(
             index=len(self.turns),
             observation=shown,
@@ -52,6 +60,7 @@ class Running:
             token_ids=None if ids is None else (*self.delta_ids, *ids, *closing),
             provenance="" if ids is None else self.delta_provenance + "s" * len(ids) + "t" * len(closing),
             logprobs=completion.logprobs,
+            gold_logprobs=completion.probe_logprobs,
             fresh_context=self.fresh,
             context_views=tuple(self.context_views) if self.fresh else None,
             actions=self.actions,
@@ -73,6 +82,7 @@ class Running:
     def finish(self, stop: StopReason, meta: Mapping[str, Any], answer: str | None, error: str | None) -> Trajectory:
         """The finished record."""
         episode = self.episode
+        unscored = {GOLD_ERRORS: dict(self.gold_errors)} if self.gold_errors else {}
         return Trajectory(
             id=episode.id,
             task=episode.task,
@@ -84,5 +94,5 @@ class Running:
             answer=answer,
             error=error,
             facts=dict(self.facts),
-            meta={**meta, "env_seed": episode.env_seed},
+            meta={**meta, "env_seed": episode.env_seed, **unscored},
         )

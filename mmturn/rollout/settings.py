@@ -33,6 +33,9 @@ class RolloutConfig:
     """Seconds after which a step is given up and its trajectory is truncated."""
     linger_s: float = 0.02
     """How long an engine that stands still waits for environments that are about to finish."""
+    gold: bool = False
+    """Before each completion, score the gold answer as if it were written there (``Turn.gold_logprobs``). Training sets
+    it where the method needs it, as igpo does."""
     deterministic: bool = False
     """Batches are a function of the seed: each waits for all environments under way."""
 

@@ -32,7 +32,9 @@ RATIOS = {
 
 _STEP = ("rollout", "reward", "pack", "update")
 """The stages of a run's clock that make an update."""
-_COUNTED = ("prefill_tokens", "prefill_unique", "decode_tokens", "images_encoded", "images_unique", "evicted")
+_COUNTED = (
+    "prefill_tokens", "prefill_unique", "probe_tokens", "decode_tokens", "images_encoded", "images_unique", "evicted",
+)  # fmt: skip
 
 
 def rollout_cost(

@@ -9,7 +9,7 @@ from mmturn.credit.graded import Graded, Signals, graded_of, per_turn
 from mmturn.credit.method import Assigned, Method
 from mmturn.errors import DataError
 from mmturn.training.processes import Processes
-from mmturn.types import Trajectory
+from mmturn.types import GOLD_ERRORS, Trajectory
 
 Scored = Mapping[str, Signals]
 """Trajectory -> signals of a forward pass over its rows."""
@@ -29,25 +29,39 @@ class Crediting:
     def __call__(self, groups: Groups) -> tuple[Groups, dict[str, Assigned]]:
         """This process's groups with their advantages per turn, and by trajectory what goes into the loss.
 
-        Failed trajectories earn zeros and are in no statistic. All processes must call it. Raises DataError, naming the
-        trajectory, where a reward or a signal is missing or not finite.
+        Failed trajectories earn zeros and are in no statistic; neither are those of ``unscored``, which are not trained
+        on. All processes must call it. Raises DataError, naming the trajectory, where a reward or a signal is missing
+        or not finite.
         """
         fine = [t for group in groups for t in group if t.stop.status != "failed"]
         needs = self.method.needs
         scored = self.score(fine, needs & FORWARD) if needs & FORWARD else None
-        ready = fine if scored is None else [t for t in fine if t.id in scored]
+        blind = self.unscored(groups)
+        ready = [t for t in fine if t.id not in blind and (scored is None or t.id in scored)]
         own = [graded_of(t, _with_gold(t, (scored or {}).get(t.id, Signals()), needs)) for t in ready]
         batch = [graded for part in self.processes.gather(own) for graded in part]
         made = {graded.id: found for graded, found in zip(batch, self.method.assign(batch), strict=True)}
-        assigned = {t.id: made.get(t.id) or _nothing(t) for t in fine}
+        assigned = {t.id: made.get(t.id) or _nothing(t, t.id not in blind) for t in fine}
         of = {graded.id: graded for graded in own}
         return tuple(tuple(_shown(t, of.get(t.id), assigned.get(t.id)) for t in group) for group in groups), assigned
 
+    def unscored(self, groups: Groups) -> dict[str, str]:
+        """By id, the trajectories whose gold answer the sampler could not score where the method needs it, and why."""
+        if "gold" not in self.method.needs:
+            return {}
+        sampled = (t for group in groups for t in group if t.stop.status != "failed" and t.meta.get(GOLD_ERRORS))
+        return {
+            t.id: f"trajectory {t.id} turn {turn}: the gold answer was not scored: {why}"
+            for t in sampled
+            for turn, why in list(t.meta[GOLD_ERRORS].items())[:1]
+        }
 
-def _nothing(trajectory: Trajectory) -> Assigned:
-    """For one without the signals it needs: it stays out of the statistics, and is named when its rows are made."""
+
+def _nothing(trajectory: Trajectory, kept: bool) -> Assigned:
+    """For one without the signals it needs: it stays out of the statistics. What a forward pass could not give it is
+    named when its rows are made, so they are ``kept``."""
     zeros = (0.0,) * trajectory.num_turns
-    return Assigned(zeros, (True,) * trajectory.num_turns, zeros)
+    return Assigned(zeros, (kept,) * trajectory.num_turns, zeros)
 
 
 def _shown(trajectory: Trajectory, graded: Graded | None, found: Assigned | None) -> Trajectory:

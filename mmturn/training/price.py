@@ -33,7 +33,8 @@ class Price:
         """Of rollouts: an engine's counters, the tokens sampled, and the views shown."""
         tokens = counters.get("prefill_unique", 0.0) + counters.get("decode_tokens", 0.0)
         language = self.shape.language_flops(tokens, counters.get("attended", 0.0))
-        head = self.shape.head_flops(sampled - counters.get("fanned_out", 0.0))
+        scored = sampled - counters.get("fanned_out", 0.0) + counters.get("probe_scored", 0.0)
+        head = self.shape.head_flops(scored)
         return language + head + self._images(views, counters.get("images_unique", 0.0))
 
     def update(self, counters: Mapping[str, float], trees: Sequence[Tree], sampled: float, views: Iterable[View],

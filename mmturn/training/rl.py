@@ -89,6 +89,7 @@ def train(parts: RlParts) -> Path:
             sampled = sampler(update, run.clock)
             with run.clock("pack"):
                 samples, problems = samples_of(sampled.in_loss, parts.feed.ready_rows)
+                problems += sampler.crediting.unscored(sampled.groups).values()
                 means = rollout_metrics(sampled.groups)
                 means.count("rollout/dropped", len(problems))
                 means.merge([rollout_cost(parts.counters(), sampled.trajectories, parts.price)])
