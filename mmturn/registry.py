@@ -167,6 +167,20 @@ CREDITS = Registry(
 )
 """Rules that turn a group's rewards into advantages per turn."""
 
+CONTEXTS = Registry(
+    "context",
+    {
+        "append": "mmturn.rollout.context.append:AppendOnly",
+        "window": "mmturn.rollout.context.window:Window",
+        "placeholder": "mmturn.rollout.context.placeholder:Placeholder",
+        "keep_images": "mmturn.rollout.context.images:KeepImages",
+        "tool_window": "mmturn.rollout.context.tool_window:ToolWindow",
+        "summary": "mmturn.rollout.context.summary:Summary",
+        "memory": "mmturn.rollout.context.memory:Memory",
+    },
+)
+"""Context policies: classes built from their config."""
+
 FAMILIES = Registry(
     "family",
     {
@@ -177,5 +191,5 @@ FAMILIES = Registry(
 )
 """Model families."""
 
-REGISTRIES: tuple[Registry, ...] = (GRAMMARS, TOOLS, ENVS, REWARDS, ENGINES, CREDITS, FAMILIES)
+REGISTRIES: tuple[Registry, ...] = (GRAMMARS, TOOLS, ENVS, REWARDS, ENGINES, CREDITS, CONTEXTS, FAMILIES)
 """Every registry, for ``mmturn recipes`` and the tests."""

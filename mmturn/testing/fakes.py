@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmturn.errors import ParseError, ToolError
-from mmturn.interfaces import Step
-from mmturn.types import Action, Completion, Observation, Request, Task, ToolSpec, Turn, View
+from mmturn.interfaces import Message, Said, Step
+from mmturn.types import Action, Completion, Observation, Request, Task, ToolSpec, View
 
 END = 0
 
@@ -31,10 +31,17 @@ class CharRenderer:
     def __init__(self, strips_thinking: bool = False) -> None:
         self.family = SimpleNamespace(name="chars", strips_thinking=strips_thinking)
 
-    def fresh(self, system: str, turns: Sequence[Turn], observation: Observation) -> tuple[CharDelta, tuple[View, ...]]:
+    def fresh(self, system: str, messages: Sequence[Message]) -> tuple[CharDelta, tuple[View, ...]]:
         """A context from its beginning."""
-        text = system + "".join(turn.observation.text + turn.text for turn in turns) + observation.text
-        return CharDelta(tuple(map(ord, text)), "t" * len(text)), observation.views
+        ids, marks, views = [*map(ord, system)], "t" * len(system), list[View]()
+        for message in messages:
+            if isinstance(message, Said):
+                said = [*map(ord, _said(message)), END]
+                ids, marks = [*ids, *said], marks + "o" * len(said)
+            else:
+                ids, marks = [*ids, *map(ord, message.text)], marks + "o" * len(message.text)
+                views += message.views
+        return CharDelta(tuple(ids), marks), tuple(views)
 
     def reply(self, observation: Observation) -> CharDelta:
         """What a later observation adds."""
@@ -51,6 +58,15 @@ class CharRenderer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids."""
         return "".join(chr(i) for i in ids if i != END)
+
+
+def _said(said: Said) -> str:
+    """The text of a completion, or of its last block."""
+    text = said.turn.text
+    if said.block is None:
+        return text
+    end = text.rfind(said.block[1])
+    return text[text.rfind(said.block[0], 0, end) : end + len(said.block[1])]
 
 
 class WordGrammar:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mmturn.errors import CheckpointError
 from mmturn.rendering.renderer import Renderer
+from mmturn.rollout.context import conversation as all_of
 from mmturn.testing.conversations import noise_view
 from mmturn.testing.tiny import chat_template, tiny_tokenizer
 from mmturn.types import Observation, Turn, View
@@ -163,11 +164,11 @@ def turn_of(renderer: Renderer, index: int, shown: Observation, text: str) -> Tu
 def test_fresh_rebuilds_the_context_and_its_views(renderer: Renderer) -> None:
     shown = observations(renderer)
     turns = [turn_of(renderer, n, shown[n], COMPLETIONS[n]) for n in range(3)]
-    delta, views = renderer.fresh("s", turns, shown[3])
+    delta, views = renderer.fresh("s", all_of(turns, shown[3]))
     assert list(delta.token_ids) == conversation(renderer, "s", shown[:4], COMPLETIONS[:3])
     assert views == tuple(view for observation in shown[:4] for view in observation.views)
     assert "s" not in delta.provenance and delta.provenance.count("i") == delta.token_ids.count(renderer.image_token_id)
-    first, seen = renderer.fresh("s", [], shown[0])
+    first, seen = renderer.fresh("s", all_of([], shown[0]))
     assert first == renderer.opening("s", shown[0]) and seen == shown[0].views
 
 
@@ -181,7 +182,7 @@ def test_fresh_without_thinking_equals_a_template_that_strips_it() -> None:
     shown = [Observation((text,)) for text in ("What?", "And then?", "Again?")]
     said = ["<think>\nHm.\n</think>\n\nred", "<think>\nSo.\n\nYes.\n</think>\n\n<answer>7</answer>"]
     turns = [turn_of(renderer, n, shown[n], said[n]) for n in range(2)]
-    delta, _ = renderer.fresh("tools: crop", turns, shown[2])
+    delta, _ = renderer.fresh("tools: crop", all_of(turns, shown[2]))
     messages: list[dict[str, str]] = [{"role": "system", "content": "tools: crop"}]
     for number, observation in enumerate(shown):
         messages.append({"role": "user", "content": observation.text})
@@ -195,7 +196,7 @@ def stripped(renderer: Renderer, ids: Sequence[int]) -> str:
     renderer = Renderer(replace(renderer.family, strips_thinking=True), renderer.tokenizer)
     shown = Observation(("q",))
     turn = Turn(0, shown, "", (1, *ids, renderer.end_id), "t" + "s" * (len(ids) + 1))
-    delta, _ = renderer.fresh("s", [turn], Observation(("next",)))
+    delta, _ = renderer.fresh("s", all_of([turn], Observation(("next",))))
     return renderer.decode(delta.token_ids).split("<|im_start|>assistant\n")[1].split("<|im_end|>")[0]
 
 
@@ -228,7 +229,7 @@ def test_thinking_is_cut_on_ids_that_split_the_tag_otherwise(renderer: Renderer)
             tag = tag[size:]
         strict = Renderer(replace(renderer.family, strips_thinking=True), renderer.tokenizer)
         turn = Turn(0, Observation(("q",)), "", (*ids, *tail), "s" * len(ids + tail))
-        delta, _ = strict.fresh("s", [turn], Observation(("next",)))
+        delta, _ = strict.fresh("s", all_of([turn], Observation(("next",))))
         at = [i for i in range(len(delta.token_ids)) if delta.token_ids[i : i + 4] == tuple(tail)]
         assert len(at) == 1 and "think" not in strict.decode(delta.token_ids)
 
@@ -237,4 +238,4 @@ def test_an_engine_without_ids_is_encoded_from_its_text(renderer: Renderer) -> N
     shown = observations(renderer)[3]
     with_ids = turn_of(renderer, 0, shown, COMPLETIONS[0])
     without = replace(with_ids, token_ids=None, provenance="")
-    assert renderer.fresh("s", [without], shown) == renderer.fresh("s", [with_ids], shown)
+    assert renderer.fresh("s", all_of([without], shown)) == renderer.fresh("s", all_of([with_ids], shown))
