@@ -21,6 +21,7 @@ from mmturn.types import (
     Trajectory,
     Turn,
     View,
+    joined,
 )
 
 SizeRule = Callable[[Size, PixelBudget], Size]
@@ -264,7 +265,7 @@ class Said:
 
 
 Message = Observation | Said
-"""An observation is a user's message, what was said an assistant's; neighbouring observations make one message."""
+"""An observation is a user's message, what was said an assistant's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,14 +273,26 @@ class Context:
     """What the next completion is sampled after."""
 
     messages: tuple[Message, ...]
-    """All but the system message, from the beginning."""
+    """All but the system message, from the beginning. Neighbouring observations make one user message."""
     words: str = ""
-    """Words of the context policy's own behind them, in the last user message."""
+    """Words of the context policy's own behind them, at the end of the last user message."""
     purpose: str = "act"
     """act: the completion is parsed and its actions are carried out. Anything else becomes ``Turn.purpose``: the
     completion is recorded as a turn of its own, and the policy is asked for the next context."""
     discards: bool = False
     """Whether the newest observation is left out for good; it is recorded as ``Turn.unseen``."""
+
+    @property
+    def whole(self) -> tuple[Message, ...]:
+        """The messages as they are rendered: with the words, and neighbouring observations as one."""
+        whole: list[Message] = []
+        for message in (*self.messages, *((Observation((self.words,)),) if self.words else ())):
+            before = whole[-1] if whole else None
+            if isinstance(before, Observation) and isinstance(message, Observation):
+                whole[-1] = joined((before, message))
+            else:
+                whole.append(message)
+        return tuple(whole)
 
 
 class Room(Protocol):

@@ -18,7 +18,7 @@ from mmturn.errors import CheckpointError
 from mmturn.families.spec import Family
 from mmturn.interfaces import Message, Said
 from mmturn.rendering.cutting import Cutter
-from mmturn.types import Observation, View, joined
+from mmturn.types import Observation, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Renderer:
         Returns the delta and the views behind its placeholders.
         """
         pieces, views = self._system(system), list[View]()
-        for message in _merged(messages):
+        for message in messages:
             if isinstance(message, Said):
                 pieces += [*self._header("assistant"), _Piece(self._earlier(message), "o")]
                 pieces += [_Piece((self.end_id,), "t"), self._gap()]
@@ -201,18 +201,6 @@ class Renderer:
         kinds = "".join(kind * len(text) for text, kind in stretch)
         marks = ("o" if "o" in kinds[start : max(end, start + 1)] else "t" for start, end in encoding.offsets)
         return encoding.ids, "".join(marks)
-
-
-def _merged(messages: Sequence[Message]) -> list[Message]:
-    """Neighbouring observations as one."""
-    merged: list[Message] = []
-    for message in messages:
-        before = merged[-1] if merged else None
-        if isinstance(before, Observation) and isinstance(message, Observation):
-            merged[-1] = joined((before, message))
-        else:
-            merged.append(message)
-    return merged
 
 
 def _sound(text: str) -> str:

@@ -47,8 +47,7 @@ class Asking:
 
     def asked(self, context: Context) -> Asked:
         """The context rendered. Raises EnvError for one that no completion can follow."""
-        words = (Observation((context.words,)),) if context.words else ()
-        messages = (*context.messages, *words)
+        messages, words = context.whole, (Observation((context.words,)),) if context.words else ()
         if not messages or not isinstance(messages[-1], Observation):
             raise EnvError("a context must end with an observation, or with words of the context policy")
         shown = () if self._shown is None or context.discards else (self._shown,)
@@ -64,10 +63,8 @@ class Asking:
         )  # fmt: skip
 
     def _continues(self, messages: tuple[Message, ...], observation: Observation) -> bool:
-        """Whether the present context, the last completion and ``observation`` are all of ``messages``."""
+        """Whether ``messages`` are the context before, what was said to it, and ``observation``."""
         before, turns = self._running.asked, self._running.turns
         if before is None or not turns or self._renderer.family.strips_thinking:
             return False
-        kept = (*before.messages, Said(turns[-1]))
-        new = [message for message in messages[len(kept) :] if isinstance(message, Observation)]
-        return messages == (*kept, *new) and joined(new) == observation
+        return messages == (*before.messages, Said(turns[-1]), observation)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmturn.errors import CheckpointError
+from mmturn.interfaces import Context, Said
 from mmturn.rendering.renderer import Renderer
 from mmturn.rollout.context import conversation as all_of
 from mmturn.testing.conversations import noise_view
@@ -239,3 +240,47 @@ def test_an_engine_without_ids_is_encoded_from_its_text(renderer: Renderer) -> N
     with_ids = turn_of(renderer, 0, shown, COMPLETIONS[0])
     without = replace(with_ids, token_ids=None, provenance="")
     assert renderer.fresh("s", all_of([without], shown)) == renderer.fresh("s", all_of([with_ids], shown))
+
+
+def test_a_rewritten_conversation_equals_the_template_on_it(renderer: Renderer) -> None:
+    """Observations may be replaced, rounds left out, neighbours joined: it is a conversation like any other."""
+    shown = observations(renderer)
+    turns = [turn_of(renderer, n, shown[n], COMPLETIONS[n]) for n in range(3)]
+    gone = Observation(("[gone]",))
+    delta, views = renderer.fresh("s", (gone, Said(turns[0]), shown[3], Said(turns[2]), shown[2]))
+    assert list(delta.token_ids) == conversation(renderer, "s", [gone, shown[3], shown[2]], COMPLETIONS[0:3:2])
+    assert views == shown[2].views and "s" not in delta.provenance
+    words = Context((shown[0], shown[1]), "Go on.").whole
+    joint = Observation((*shown[0].parts, *shown[1].parts, "Go on."))
+    assert words == (joint,) and renderer.fresh("s", words)[0] == renderer.opening("s", joint)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("so <m>é 12</m> crop", "<m>é 12</m>"),
+        ("<m>a</m><m>b</m>", "<m>b</m>"),
+        ("<m>a<m>b</m>", "<m>b</m>"),
+        ("<m>a</m> and <m>b", "<m>a</m>"),
+        ("<m>a", ""),
+        ("a</m>", ""),
+        ("</m><m>", ""),
+        ("<think>x</think><m>a</m>", "<m>a</m>"),
+    ],
+)
+def test_a_block_is_cut_on_ids(renderer: Renderer, text: str, left: str) -> None:
+    """However the tokens lie, what is kept keeps its ids, and a token that reaches over an edge is kept whole."""
+    rng = np.random.default_rng(0)
+    for attempt in range(10):
+        rest, ids = text, []
+        while rest:
+            size = len(rest) if attempt == 0 else int(rng.integers(1, 4))
+            ids += renderer.encode_text(rest[:size])
+            rest = rest[size:]
+        turn = Turn(0, Observation(("q",)), text, (*ids, renderer.end_id), "s" * (len(ids) + 1))
+        delta, _ = renderer.fresh("s", (Said(turn, ("<m>", "</m>")), Observation(("next",))))
+        kept = renderer.decode(delta.token_ids).split("<|im_start|>assistant\n")[1].split("<|im_end|>")[0]
+        assert left in kept and len(kept.encode()) - len(left.encode()) <= 12 and bool(left) == bool(kept)
+        assert set(delta.provenance) <= set("to")
+        inside = [i for i in range(len(ids) + 1) for j in range(i, len(ids) + 1) if renderer.decode(ids[i:j]) == kept]
+        assert inside or not kept, "a run of the ids that were sampled"
