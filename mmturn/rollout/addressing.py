@@ -39,8 +39,8 @@ class Sight:
 
     def __init__(self, visible: Sequence[View], shown: Sequence[View]) -> None:
         self.visible, self._shown = visible, shown
-        self._places = places_of(visible, shown)
-        self._whole = self._places == list(range(len(shown)))
+        self._whole = list(visible) == list(shown)
+        self._places = [] if self._whole else places_of(visible, shown)
 
     def tools(self, tools: Sequence[ToolSpec]) -> Sequence[ToolSpec]:
         """The tools' specs as a grammar needs them that is given ``visible``."""
@@ -52,8 +52,9 @@ class Sight:
     def placed(self, actions: Sequence[Action], tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
         """Actions that a grammar read with ``visible`` and ``tools``, with their views counted among all shown.
 
-        A call without regions that works on the last view, or on one that it names, is given its view too. Raises
-        ToolError for a call that addresses a view which is not visible.
+        A call without regions that works on the last view, or on one that it names, is given its view too; one that
+        would work on the first may need no view at all, and is left as it is. Raises ToolError for a call that
+        addresses a view which is not visible.
         """
         if self._whole:
             return tuple(actions)
