@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmturn.batching.patches import Patches
-from mmturn.components import config_class, made, make_grammar, make_tools
+from mmturn.components import config_class, made, make_context, make_grammar, make_tools
 from mmturn.credit.method import Method
 from mmturn.engines.hf import HFEngine
 from mmturn.families.spec import Family
-from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Tool
+from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment, Tool
 from mmturn.media import ImageStore
 from mmturn.models.load import LoadedModel, load_configured
 from mmturn.recipe import Recipe, settings_of
@@ -35,6 +35,7 @@ class Policy:
     patches: Patches
     """Of the store's images."""
     make_env: Callable[[], Environment]
+    context: ContextPolicy
 
     def engine(self, *, forced: Callable[[Request], Sequence[int]] | None = None) -> HFEngine:
         """An engine on the loaded weights; ``forced``: see HFEngine."""
@@ -58,13 +59,14 @@ class Policy:
         meta = {"model": str(self.loaded.folder.name), "banned_ids": list(self.renderer.banned_ids)}
         return Driver(
             engine, self.renderer, self.grammar, self.make_env, make_host(config), config,
-            prepare=self.patches, meta=meta,
+            context=self.context, prepare=self.patches, meta=meta,
         )  # fmt: skip
 
 
 def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore | None = None) -> Policy:
     """Load the model and build what surrounds it. Everything that can be wrong without weights is checked first."""
     tools = make_tools(recipe, allow_code)
+    context = make_context(recipe.context, allow_code)
     rubric_of(recipe.reward, allow_code)
     Method(recipe.method, allow_code)
     loaded = load_configured(recipe.model, activation_checkpointing=recipe.training.activation_checkpointing)
@@ -77,6 +79,7 @@ def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore |
         images,
         Patches(images, loaded.family),
         env_factory(recipe, loaded.family, images, tools, allow_code),
+        context,
     )
 
 

@@ -1,4 +1,4 @@
-"""The components that a recipe names: grammar and tools, made and checked without any weight. Torch-free."""
+"""The components that a recipe names: grammar, tools, context policy, made and checked without weights. Torch-free."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from mmturn.errors import ConfigError, MmturnError
 from mmturn.families.spec import Family
-from mmturn.interfaces import ActionGrammar, Tool
+from mmturn.interfaces import ActionGrammar, ContextPolicy, Tool
 from mmturn.recipe import Named, Recipe, settings_of
-from mmturn.registry import GRAMMARS, TOOLS, names_code
+from mmturn.registry import CONTEXTS, GRAMMARS, TOOLS, names_code
 from mmturn.schema import build
 
 
@@ -42,6 +42,16 @@ def make_tools(recipe: Recipe, allow_code: bool = False) -> list[Tool]:
             )
         tools.append(tool)
     return tools
+
+
+def make_context(component: Named, allow_code: bool = False) -> ContextPolicy:
+    """The context policy that the recipe names."""
+    policy = _construct(CONTEXTS.resolve(component["name"], allow_code), settings_of(component), "context")
+    if not isinstance(policy, ContextPolicy):
+        raise ConfigError(
+            f"context: {component['name']} is no ContextPolicy: it lacks `name`, `instructions` or a method `next`"
+        )
+    return policy
 
 
 def with_tool(recipe: Recipe, name: str) -> Recipe:

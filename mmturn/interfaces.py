@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +19,9 @@ from mmturn.types import (
     Task,
     ToolSpec,
     Trajectory,
+    Turn,
     View,
+    joined,
 )
 
 SizeRule = Callable[[Size, PixelBudget], Size]
@@ -262,11 +264,79 @@ class ModelFamily(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A completion of an earlier turn within a context: the ids that were sampled, never encoded anew."""
+
+    turn: Turn
+    block: tuple[str, str] | None = None
+    """Opening and closing tag: only the last such block, tags included, to whole tokens. None: all of it (less its
+    thinking, where the model family's template drops that)."""
+
+
+Message = Observation | Said
+"""An observation is a user's message, what was said an assistant's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the next completion is sampled after."""
+
+    messages: tuple[Message, ...]
+    """All but the system message, from the beginning. Neighbouring observations make one user message."""
+    words: str = ""
+    """Words of the context policy's own behind them, at the end of the last user message."""
+    purpose: str = "act"
+    """act: the completion is parsed and its actions are carried out. Anything else becomes ``Turn.purpose``: the
+    completion is recorded as a turn of its own, and the policy is asked for the next context."""
+    discards: bool = False
+    """Whether the newest observation is left out for good; it is recorded as ``Turn.unseen``."""
+
+    @property
+    def whole(self) -> tuple[Message, ...]:
+        """The messages as they are rendered: with the words, and neighbouring observations as one."""
+        whole: list[Message] = []
+        for message in (*self.messages, *((Observation((self.words,)),) if self.words else ())):
+            before = whole[-1] if whole else None
+            if isinstance(before, Observation) and isinstance(message, Observation):
+                whole[-1] = joined((before, message))
+            else:
+                whole.append(message)
+        return tuple(whole)
+
+
+class Room(Protocol):
+    """How much a context may hold."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that leave room for the completion within ``rollout.max_context``."""
+        ...
+
+    def size(self, context: Context) -> int:
+        """Tokens of a context, with the system message and all images."""
+        ...
+
+
+@runtime_checkable
 class ContextPolicy(Protocol):
-    """Names the context of each turn: which of the earlier turns are in it."""
+    """Names the context of each turn. A function of what is recorded, so that a replay finds the same contexts."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name for the record."""
+        ...
 
-    def visible(self, num_turns: int) -> Iterable[int]:
-        """Indices of earlier turns that the next turn still sees."""
+    @property
+    def instructions(self) -> str:
+        """Words for the end of the system message, e.g. what to write in each turn; empty: none."""
+        ...
+
+    def next(self, turns: Sequence[Turn], shown: Observation | None, room: Room) -> Context:
+        """The context of turn ``len(turns)``.
+
+        ``shown``: the newest observation, the opening one when there are no turns; None after a turn that this policy
+        asked for. A context that begins with the one before, what was said there, and ``shown`` continues it: nothing
+        is prefilled again and the training row goes on. Any other starts anew.
+        """
         ...

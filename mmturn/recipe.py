@@ -106,6 +106,7 @@ class Recipe:
     tools: tuple[Named, ...] = ({"name": "crop"},)
     grammar: Named = field(default_factory=dict)
     """``name`` is the model family's own when left out."""
+    context: Named = field(default_factory=lambda: {"name": "append"})
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     engine: HFConfig = field(default_factory=HFConfig)
     reward: RubricConfig = field(default_factory=RubricConfig)
@@ -124,6 +125,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if "name" not in self.env:
             raise ConfigError("env.name is missing: which environment? e.g. visual_qa")
+        if "name" not in self.context:
+            raise ConfigError("context.name is missing: which context policy? e.g. append")
         for index, tool in enumerate(self.tools):
             if "name" not in tool:
                 raise ConfigError(f"tools[{index}].name is missing: which tool? e.g. crop")

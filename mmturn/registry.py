@@ -199,6 +199,20 @@ SELECTS = Registry(
 )  # fmt: skip
 """Boxes of a method that say what is trained on."""
 
+CONTEXTS = Registry(
+    "context",
+    {
+        "append": "mmturn.rollout.context.append:AppendOnly",
+        "window": "mmturn.rollout.context.window:Window",
+        "placeholder": "mmturn.rollout.context.placeholder:Placeholder",
+        "keep_images": "mmturn.rollout.context.images:KeepImages",
+        "tool_window": "mmturn.rollout.context.tool_window:ToolWindow",
+        "summary": "mmturn.rollout.context.summary:Summary",
+        "memory": "mmturn.rollout.context.memory:Memory",
+    },
+)
+"""Context policies: classes built from their config."""
+
 FAMILIES = Registry(
     "family",
     {
@@ -210,15 +224,6 @@ FAMILIES = Registry(
 """Model families."""
 
 REGISTRIES: tuple[Registry, ...] = (
-    GRAMMARS,
-    TOOLS,
-    ENVS,
-    REWARDS,
-    ENGINES,
-    SHAPES,
-    CREDITS,
-    NORMALISERS,
-    SELECTS,
-    FAMILIES,
-)
+    GRAMMARS, TOOLS, ENVS, REWARDS, ENGINES, SHAPES, CREDITS, NORMALISERS, SELECTS, CONTEXTS, FAMILIES,
+)  # fmt: skip
 """Every registry, for ``mmturn recipes`` and the tests."""

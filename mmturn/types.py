@@ -6,7 +6,7 @@ values only, so that every record can be stored and read back (see ``mmturn.stor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
@@ -97,6 +97,13 @@ class Observation:
         return "".join(part for part in self.parts if isinstance(part, str))
 
 
+def joined(observations: Iterable[Observation]) -> Observation:
+    """Observations as one, in order; an error when one of them is."""
+    several = tuple(observations)
+    parts = tuple(part for observation in several for part in observation.parts)
+    return Observation(parts, any(observation.is_error for observation in several))
+
+
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
     """What a policy and a grammar need to know of a tool."""
@@ -133,7 +140,8 @@ class Action:
     arguments: Mapping[str, Json] = field(default_factory=dict)
     """Tool arguments, regions as lists of pixels of the addressed view; ``{"text": ...}`` for an answer."""
     view: int | None = None
-    """Index, among all views shown so far, of the view that regions refer to; None without regions."""
+    """Index, among all views shown so far, of the view that regions refer to; None without regions. As a grammar reads
+    it, among the views of the present context (see ``rollout.addressing``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +261,16 @@ class Turn:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Its shares of the engine's stages; ``env``: from the completion to the outcome, ``work``: what of it (and of a
     reset before) the environment worked."""
+    purpose: str = "act"
+    """What the completion was asked for. ``act``: its actions. Anything else is what a context policy asked for (see
+    ``interfaces.Context``), e.g. ``summary``: its text is not parsed and nothing is carried out."""
+    unseen: Observation | None = None
+    """What the environment showed between the turn before and this one and no context ever held; None: nothing."""
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views that came with it, in order, those of ``unseen`` first."""
+        return self.observation.views if self.unseen is None else (*self.unseen.views, *self.observation.views)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +319,8 @@ class Trajectory:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """Every view shown, in order; Action.view indexes it."""
-        return tuple(view for turn in self.turns for view in turn.observation.views)
+        """Every view that the environment or the driver showed, in order; Action.view indexes it."""
+        return tuple(view for turn in self.turns for view in turn.views)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,12 @@ def test_a_setting_that_cannot_be_meant_is_refused_by_its_key(override: str) -> 
         read_recipe("nano_rl", (override,))
 
 
+def test_a_context_policy_is_named() -> None:
+    assert read_recipe("nano_rl")[0].context == {"name": "append"}
+    with pytest.raises(ConfigError, match=r"context\.name is missing"):
+        read_recipe("nano_rl", ("context.turns=3",))
+
+
 @pytest.mark.parametrize(
     "override", ["seed=2147483647", "data.train_tasks=0", "training.eps=1e-12", "model.device=cuda:1"]
 )

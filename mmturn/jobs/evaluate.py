@@ -67,7 +67,7 @@ def eval_info(
 ) -> RunInfo:
     """Header of an evaluation: everything that its scores depend on."""
     values = to_values(policy.recipe)
-    used = {key: values[key] for key in ("env", "tools", "grammar", "evaluation", "seed")}
+    used = {key: values[key] for key in ("env", "tools", "grammar", "context", "evaluation", "seed")}
     sampling = {**to_values(rollout), "samples": policy.recipe.evaluation.samples}
     config = {**used, "rollout": to_values(rollout), "model": str(policy.loaded.folder), "policy": name}
     return run_info(suite, config, sampling=sampling, seeds={"run": policy.recipe.seed, **(seeds or {})})

@@ -10,11 +10,11 @@ from typing import Any
 
 from mmturn.config import Resolved, shipped_recipes
 from mmturn.recipe import Recipe, settings_of
-from mmturn.registry import ENVS, GRAMMARS, REWARDS, TOOLS, Registry, names_code
+from mmturn.registry import CONTEXTS, ENVS, GRAMMARS, REWARDS, TOOLS, Registry, names_code
 from mmturn.schema import FieldDoc, build, describe, to_values
 
-_WHOLE = ("env", "grammar", "reward.settings")
-_COMPONENTS = ("env.", "grammar.", "tools", "reward.settings.")
+_WHOLE = ("env", "grammar", "context", "reward.settings")
+_COMPONENTS = ("env.", "grammar.", "context.", "tools", "reward.settings.")
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,7 @@ def settings_with_origins(recipe: Recipe, resolved: Resolved) -> list[Setting]:
     Code named by a path is not run: of such a component the written settings alone are listed.
     """
     rows = [Setting(*row) for row in resolved.explain(recipe)]
-    found = [
-        row
-        for row in rows
-        if not row.key.startswith(_COMPONENTS) and row.key not in ("env", "grammar", "reward.settings")
-    ]
+    found = [row for row in rows if not row.key.startswith(_COMPONENTS) and row.key not in _WHOLE]
     for prefix, name, registry, settings in _components(recipe):
         if prefix.startswith("reward."):
             values: dict[str, Any] = {}
@@ -60,7 +56,7 @@ def settings_with_origins(recipe: Recipe, resolved: Resolved) -> list[Setting]:
 
 def setting_docs(recipe: Recipe) -> list[FieldDoc]:
     """What each setting of a recipe means, with type and default; those of the components that it names included."""
-    docs = [doc for doc in describe(Recipe) if doc.key not in ("env", "grammar", "tools")]
+    docs = [doc for doc in describe(Recipe) if doc.key not in ("env", "grammar", "context", "tools")]
     for prefix, name, registry, _ in _components(recipe):
         config_class = _config_class(registry, name)
         if config_class is not None:
@@ -84,6 +80,7 @@ def _components(recipe: Recipe) -> Iterator[tuple[str, str, Registry, Mapping[st
     """(dotted key, name, registry, own settings) of each named component."""
     yield "env", recipe.env["name"], ENVS, settings_of(recipe.env)
     yield "grammar", recipe.grammar.get("name", ""), GRAMMARS, settings_of(recipe.grammar)
+    yield "context", recipe.context["name"], CONTEXTS, settings_of(recipe.context)
     for index, tool in enumerate(recipe.tools):
         yield f"tools.{index}", tool["name"], TOOLS, settings_of(tool)
     for term in recipe.reward.terms:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from mmturn.build import Policy, env_factory, make_policy
-from mmturn.components import make_grammar, make_tools
+from mmturn.components import make_context, make_grammar, make_tools
 from mmturn.errors import DataError
 from mmturn.families import family_of
 from mmturn.families.spec import Family
@@ -116,7 +116,8 @@ def replay(
     engine = RecordedEngine()
     driver = Driver(
         engine, renderer, make_grammar(recipe.grammar, family, allow_code), make_env, InlineHost(),
-        replace(recipe.rollout, deterministic=True, gold=False), prepare=store.pixels,
+        replace(recipe.rollout, deterministic=True, gold=False), context=make_context(recipe.context, allow_code),
+        prepare=store.pixels,
     )  # fmt: skip
     module = None if policy is None else PolicyModule(policy.loaded, 1.0, renderer.banned_ids).eval()
     for stored in trajectories:
@@ -202,8 +203,8 @@ def first_difference(stored: Trajectory, again: Trajectory, renderer: Renderer) 
 
 def _aspects(old: Turn, new: Turn, settled: bool) -> Iterator[tuple[str, Any, Any]]:
     """(name, stored, replayed) of what follows from the completions, in the order in which it comes about."""
-    yield "views", old.observation.views, new.observation.views
-    yield "words", old.observation, new.observation
+    yield "views", old.views, new.views
+    yield "words", (old.observation, old.unseen), (new.observation, new.unseen)
     yield "token_ids", (old.fresh_context, old.token_ids), (new.fresh_context, new.token_ids)
     yield "token_ids", (old.provenance, old.context_views), (new.provenance, new.context_views)
     yield "actions", _plain(old.actions), _plain(new.actions)

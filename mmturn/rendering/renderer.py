@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from mmturn.errors import CheckpointError
 from mmturn.families.spec import Family
-from mmturn.rendering.thinking import ThinkingStripper
-from mmturn.types import Observation, Turn, View
+from mmturn.interfaces import Message, Said
+from mmturn.rendering.cutting import Cutter
+from mmturn.types import Observation, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Renderer:
         banned = [token for token in family.banned_tokens if token in self._special]
         self.banned_ids: tuple[int, ...] = tuple(sorted(self._ident(token) for token in banned))
         """Ids that must never be sampled."""
-        self._strip = ThinkingStripper(self._plain)
+        self._cutter = Cutter(self._plain)
 
     def _ident(self, token: str) -> int:
         ident = self._special.get(token)
@@ -127,33 +128,35 @@ class Renderer:
         """What follows a completion and its end token: the next observation and the header of the next completion."""
         return self._encode([self._gap(), *self._user(observation), *self._header("assistant")])
 
-    def fresh(self, system: str, turns: Sequence[Turn], observation: Observation) -> tuple[Delta, tuple[View, ...]]:
-        """A context started anew: earlier turns without their thinking if the family strips it, then ``observation``.
+    def fresh(self, system: str, messages: Sequence[Message]) -> tuple[Delta, tuple[View, ...]]:
+        """A context from its beginning, up to the header of the next completion.
 
-        Completions come from the ids that were sampled, cut where the thinking ends. Their tokens count as observation
-        text (``o``): they are context here, trained in the row of their own turn.
+        Earlier completions come from the ids that were sampled. Their tokens count as observation text (``o``): they
+        are context here, trained in the row of their own turn.
         Returns the delta and the views behind its placeholders.
         """
-        pieces, views = self._system(system), list(observation.views)
-        for turn in reversed(turns):
-            views[:0] = turn.observation.views
-        for turn in turns:
-            pieces += self._user(turn.observation)
-            pieces += self._header("assistant")
-            pieces.append(_Piece(self._earlier(turn), "o"))
-            pieces += [_Piece((self.end_id,), "t"), self._gap()]
-        pieces += [*self._user(observation), *self._header("assistant")]
-        return self._encode(pieces), tuple(views)
+        pieces, views = self._system(system), list[View]()
+        for message in messages:
+            if isinstance(message, Said):
+                pieces += [*self._header("assistant"), _Piece(self._earlier(message), "o")]
+                pieces += [_Piece((self.end_id,), "t"), self._gap()]
+            else:
+                pieces += self._user(message)
+                views += message.views
+        return self._encode([*pieces, *self._header("assistant")]), tuple(views)
 
-    def _earlier(self, turn: Turn) -> tuple[int, ...]:
+    def _earlier(self, said: Said) -> tuple[int, ...]:
         """Ids of an earlier completion as later turns see it, without the end token."""
+        turn = said.turn
         if turn.token_ids is None:
             ids = self.encode_completion(turn.text)
         else:
             ids = tuple(i for i, kind in zip(turn.token_ids, turn.provenance, strict=True) if kind == "s")
         if ids and ids[-1] == self.end_id:
             ids = ids[:-1]
-        return self._strip(ids) if self.family.strips_thinking else ids
+        if said.block is not None:
+            return self._cutter.block(ids, said.block)
+        return self._cutter.after_thinking(ids) if self.family.strips_thinking else ids
 
     def _system(self, system: str) -> list[_Piece]:
         content = system or self.family.template.default_system

@@ -18,10 +18,12 @@ class Look:
 
 
 def looks_of(trajectory: Trajectory) -> list[Look]:
-    """Regions of the first image in the order they were shown, from the facts that the environment left."""
+    """Regions of the first image in the order they were shown, from the facts that the environment left. What was
+    discarded before the policy saw it is no look."""
     found: list[Look] = []
-    for turn in trajectory.turns:
-        if turn.error is not None:
+    discarded = {k - 1 for k, turn in enumerate(trajectory.turns) if turn.unseen is not None}
+    for k, turn in enumerate(trajectory.turns):
+        if turn.error is not None or k in discarded:
             continue
         crops = turn.facts.get("crops")
         if crops is None:

@@ -10,9 +10,11 @@ The rules of a rollout, each with a test of its number in tests/rollout/test_sem
  4. The turn limit truncates after the last turn's actions have been carried out.
  5. The token and context limits truncate before a completion is asked for that could not fit.
  6. An environment's own limit (images) truncates with its own reason.
- 7. A crash of an environment, a grammar or an engine fails that trajectory alone; its group goes on.
+ 7. A crash of an environment, a grammar, a context policy or an engine fails that trajectory alone; its group goes on.
  8. A step that outlasts the time limit truncates that trajectory alone.
  9. An answer ends the trajectory; nothing after it is sampled.
+10. A context policy names the context of each turn; rule 5 judges that context, and actions address what it shows.
+11. What a context policy asks for itself (a summary) is a turn: it counts for every limit, is not parsed, does nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmturn.errors import ConfigError, DataError, EnvError, ParseError, ToolError
-from mmturn.interfaces import ActionGrammar, Engine, EnvHost, Environment, Step
+from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment, Step
+from mmturn.rollout.addressing import Sight
+from mmturn.rollout.asking import Asking
+from mmturn.rollout.context.append import AppendOnly
 from mmturn.rollout.episode import Running
 from mmturn.rollout.gold import probe_for
 from mmturn.rollout.groups import Episode
 from mmturn.rollout.seeds import seed_of
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.store.codec import encode
-from mmturn.types import Completion, Observation, Request, Sampling, StopReason, Trajectory, View
+from mmturn.types import Action, Completion, Observation, Request, Sampling, StopReason, Trajectory, View
 
 if TYPE_CHECKING:
     from mmturn.rendering.renderer import Renderer
@@ -53,14 +58,17 @@ class Driver:
         host: EnvHost,
         config: RolloutConfig,
         *,
+        context: ContextPolicy | None = None,
         prepare: Callable[[View], Any] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
         self.engine, self.renderer, self.grammar, self.host = engine, renderer, grammar, host
         self.make_env, self.config, self.prepare = make_env, config, prepare
+        self.context = context or AppendOnly()
         self.meta = {
             "engine": engine.name,
             "grammar": grammar.name,
+            "context": self.context.name,
             "family": renderer.family.name,
             "temperature": config.temperature,
             "top_p": config.top_p,
@@ -196,14 +204,30 @@ class Driver:
             return
         running.completion = completion
         running.step_started_s = time.monotonic()
-        tools, turn = running.env.tools, len(running.turns)
+        if running.asked is not None and running.asked.purpose != "act":
+            self._on_own_turn(running)
+            return
         try:
-            running.actions = actions = self.grammar.parse(completion.text, running.views, tools, turn)
-        except ParseError as error:
+            running.actions = actions = self._parsed(running, completion.text)
+        except (ParseError, ToolError) as error:
             self._record(running, str(error), {})
             self._bad_action(running, str(error))
             return
         self._submit(running, lambda: running.env.step(actions))
+
+    def _parsed(self, running: Running, text: str) -> tuple[Action, ...]:
+        """The actions of a completion, their views counted among all that were shown."""
+        sight, tools = Sight(running.context_views, running.views), running.env.tools
+        actions = self.grammar.parse(text, sight.visible, sight.tools(tools), len(running.turns))
+        return sight.placed(actions, tools)
+
+    def _on_own_turn(self, running: Running) -> None:
+        """Rule 11."""
+        self._record(running, None, {})
+        if len(running.turns) >= self.config.max_turns:
+            self._finish(running, StopReason.TURN_LIMIT)
+        else:
+            self._ask(running, None)
 
     def _bad_action(self, running: Running, message: str) -> None:
         """Rules 2 and 3."""
@@ -221,26 +245,19 @@ class Driver:
                 running.env.note_shown(shown.views)
             self._ask(running, shown)
 
-    def _ask(self, running: Running, shown: Observation) -> None:
-        """Render an observation and queue the request for the completion that answers it."""
+    def _ask(self, running: Running, shown: Observation | None) -> None:
+        """Queue the request for the completion of the next turn. ``shown``: the newest observation, if there is one."""
         task, turns, config = running.episode.task, running.turns, self.config
-        running.fresh = not turns or self.renderer.family.strips_thinking
-        if not running.fresh:
-            delta = self.renderer.reply(shown)
-            new_views = shown.views
-        else:
-            system = self.grammar.system(task, running.env.tools)
-            delta, new_views = self.renderer.fresh(system, tuple(turns), shown)
-            running.context, running.context_views = [], []
-        running.shown, running.delta_ids, running.delta_provenance = shown, delta.token_ids, delta.provenance
-        running.context += delta.token_ids
-        running.context_views += new_views
-        running.views += shown.views
+        if not turns:
+            own = self.context.instructions
+            running.system = "\n\n".join(filter(None, (self.grammar.system(task, running.env.tools), own)))
         budget = min(config.max_new_tokens, config.max_tokens - running.sampled)
         if budget <= 0:
             self._finish(running, StopReason.TOKEN_LIMIT)
             return
-        if len(running.context) + budget > config.max_context:
+        asking = Asking(running, shown, self.renderer, config.max_context - budget)
+        running.ask(asking.asked(self.context.next(tuple(turns), shown, asking)))
+        if len(running.context) > asking.tokens:
             self._finish(running, StopReason.CONTEXT_LIMIT)
             return
         self.engine.submit(

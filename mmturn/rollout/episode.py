@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmturn.interfaces import Environment
+from mmturn.rollout.asking import Asked
 from mmturn.rollout.groups import Episode
-from mmturn.types import GOLD_ERRORS, Action, Completion, Json, Observation, StopReason, Trajectory, Turn, View
+from mmturn.types import GOLD_ERRORS, Action, Completion, Json, StopReason, Trajectory, Turn, View
 
 
 @dataclass
@@ -18,6 +19,8 @@ class Running:
 
     episode: Episode
     env: Environment
+    system: str = ""
+    """The system message."""
     turns: list[Turn] = field(default_factory=list)
     context: list[int] = field(default_factory=list)
     """Token ids of the current context."""
@@ -27,11 +30,8 @@ class Running:
     """Every view shown so far; Action.view indexes it."""
     sampled: int = 0
     """Tokens sampled so far."""
-    shown: Observation | None = None
-    """The observation that the next completion answers."""
-    delta_ids: tuple[int, ...] = ()
-    delta_provenance: str = ""
-    fresh: bool = True
+    asked: Asked | None = None
+    """What the next completion answers."""
     completion: Completion | None = None
     actions: tuple[Action, ...] = ()
     facts: dict[str, Json] = field(default_factory=dict)
@@ -46,23 +46,34 @@ class Running:
         """The gold answer cannot be scored before the completion of the turn to come."""
         self.gold_errors[str(len(self.turns))] = error
 
+    def ask(self, asked: Asked) -> None:
+        """The context of the next completion, from now on."""
+        if asked.fresh:
+            self.context, self.context_views = [], []
+        self.context += asked.token_ids
+        self.context_views += asked.views
+        if asked.unseen is not None:
+            self.views += asked.unseen.views
+        self.views += asked.observation.views
+        self.asked = asked
+
     def record(self, closing: tuple[int, ...], error: str | None, facts: Mapping[str, Json]) -> Turn:
         """Append the turn that the pending completion made; ``closing`` are template ids that end a cut completion."""
-        completion, shown = self.completion, self.shown
-        assert completion is not None and shown is not None, "a turn is recorded after its completion"
+        completion, asked = self.completion, self.asked
+        assert completion is not None and asked is not None, "a turn is recorded after its completion"
         ids = completion.token_ids
         if completion.probe_error is not None:
             self.note_gold(completion.probe_error)
         turn = Turn(
             index=len(self.turns),
-            observation=shown,
+            observation=asked.observation,
             text=completion.text,
-            token_ids=None if ids is None else (*self.delta_ids, *ids, *closing),
-            provenance="" if ids is None else self.delta_provenance + "s" * len(ids) + "t" * len(closing),
+            token_ids=None if ids is None else (*asked.token_ids, *ids, *closing),
+            provenance="" if ids is None else asked.provenance + "s" * len(ids) + "t" * len(closing),
             logprobs=completion.logprobs,
             gold_logprobs=completion.probe_logprobs,
-            fresh_context=self.fresh,
-            context_views=tuple(self.context_views) if self.fresh else None,
+            fresh_context=asked.fresh,
+            context_views=asked.views if asked.fresh else None,
             actions=self.actions,
             error=error,
             finish=completion.finish,
@@ -73,6 +84,8 @@ class Running:
                 "env": round(time.monotonic() - self.step_started_s, 6),
                 "work": round(self.worked_s, 6),
             },
+            purpose=asked.purpose,
+            unseen=asked.unseen,
         )
         self.turns.append(turn)
         self.worked_s = 0.0

@@ -39,7 +39,7 @@ def image_refs(trajectory: Trajectory) -> tuple[ImageRef, ...]:
     """The images that a trajectory shows, each once, in order."""
     refs: dict[ImageRef, None] = {}
     for turn in trajectory.turns:
-        for view in (*turn.observation.views, *(turn.context_views or ())):
+        for view in (*turn.views, *(turn.context_views or ())):
             refs[view.source] = None
     return tuple(refs)
 

@@ -1,18 +1,21 @@
-"""Fakes of the seams, for tests of one seam at a time: a text world, one character per token."""
+"""Fakes of the seams, for tests of one seam at a time: worlds of text and pictures, one character per token."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 from mmturn.errors import ParseError, ToolError
-from mmturn.interfaces import Step
-from mmturn.types import Action, Completion, Observation, Request, Task, ToolSpec, Turn, View
+from mmturn.geometry import Size, Transform
+from mmturn.interfaces import Message, Said, Step
+from mmturn.types import Action, Completion, ImageRef, Observation, Request, Task, ToolSpec, View
 
 END = 0
+PICTURE = "\u25a3"
+"""The character that stands for an image."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +27,31 @@ class CharDelta:
 
 
 class CharRenderer:
-    """One id per character; 0 ends a message."""
+    """One id per character, one for each image; 0 ends a completion."""
 
     end_id = END
 
     def __init__(self, strips_thinking: bool = False) -> None:
         self.family = SimpleNamespace(name="chars", strips_thinking=strips_thinking)
 
-    def fresh(self, system: str, turns: Sequence[Turn], observation: Observation) -> tuple[CharDelta, tuple[View, ...]]:
+    def fresh(self, system: str, messages: Sequence[Message]) -> tuple[CharDelta, tuple[View, ...]]:
         """A context from its beginning."""
-        text = system + "".join(turn.observation.text + turn.text for turn in turns) + observation.text
-        return CharDelta(tuple(map(ord, text)), "t" * len(text)), observation.views
+        ids, marks, views = [*map(ord, system)], "t" * len(system), list[View]()
+        for message in messages:
+            if isinstance(message, Said):
+                said = [*map(ord, _said(message)), END]
+                ids, marks = [*ids, *said], marks + "o" * len(said)
+            else:
+                delta = self.reply(message)
+                ids, marks = [*ids, *delta.token_ids], marks + delta.provenance
+                views += message.views
+        return CharDelta(tuple(ids), marks), tuple(views)
 
     def reply(self, observation: Observation) -> CharDelta:
         """What a later observation adds."""
-        return CharDelta(tuple(map(ord, observation.text)), "o" * len(observation.text))
+        ids = [ord(char) for part in observation.parts for char in (part if isinstance(part, str) else PICTURE)]
+        marks = ("o" * len(part) if isinstance(part, str) else "i" for part in observation.parts)
+        return CharDelta(tuple(ids), "".join(marks))
 
     def closing(self, finish: str) -> tuple[int, ...]:
         """The end token, for a completion cut by length."""
@@ -51,6 +64,15 @@ class CharRenderer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids."""
         return "".join(chr(i) for i in ids if i != END)
+
+
+def _said(said: Said) -> str:
+    """The text of a completion, or of its last block."""
+    text = said.turn.text
+    if said.block is None:
+        return text
+    end = text.rfind(said.block[1])
+    return text[text.rfind(said.block[0], 0, end) : end + len(said.block[1])]
 
 
 class WordGrammar:
@@ -91,7 +113,7 @@ class WordGrammar:
 class TextWorld:
     """Looks succeed, or fail as the word after ``look:`` says: refuse, crash, full, sleep, object."""
 
-    tools = (ToolSpec("look", "look again", {"type": "object", "properties": {}}),)
+    tools: tuple[ToolSpec, ...] = (ToolSpec("look", "look again", {"type": "object", "properties": {}}),)
 
     def __init__(self) -> None:
         self.closed = 0
@@ -127,6 +149,51 @@ class TextWorld:
     def close(self) -> None:
         """Count the call."""
         self.closed += 1
+
+
+class PictureGrammar(WordGrammar):
+    """The same with the views that the world shows; what ends in ``>`` is no part of the action."""
+
+    def opening(self, task: Task, observation: Observation) -> Observation:
+        """First message."""
+        return Observation((*observation.parts, f"Q:{task.question}"))
+
+    def reply(self, task: Task, observation: Observation, turn: int, max_turns: int) -> Observation:
+        """Later message."""
+        return Observation((f"R{turn}:", *observation.parts), observation.is_error)
+
+    def parse(self, text: str, views: Sequence[View], tools: Sequence[ToolSpec], turn: int) -> tuple[Action, ...]:
+        """One action."""
+        return super().parse(text.rpartition(">")[2], views, tools, turn)
+
+
+class PictureWorld(TextWorld):
+    """Each look shows a word and a picture of its own; ``pictures`` are all that this instance has shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: list[View] = []
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        """Show the first picture."""
+        self.pictures.clear()
+        super().reset(task, seed)
+        return self._shown("")
+
+    def step(self, actions: tuple[Action, ...]) -> Step:
+        """Show the next picture."""
+        step = super().step(actions)
+        return step if step.observation is None else replace(step, observation=self._shown("seen"))
+
+    def note_shown(self, views: Sequence[View]) -> None:
+        """Views that the driver showed again."""
+        self.pictures.extend(views)
+
+    def _shown(self, word: str) -> Observation:
+        size = Size(28, 28)
+        source = ImageRef(f"{len(self.pictures):064x}", size)
+        self.pictures.append(View(source, Transform(1, 0, 0, 0, 1, 0), size))
+        return Observation((*filter(None, [word]), self.pictures[-1]))
 
 
 class PlanEngine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal, TypeGuard
@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeGuard
 from mmturn.errors import DataError
 from mmturn.geometry import Box
 from mmturn.grading.answers import match
-from mmturn.types import Action, Task, Trajectory, Turn, View
+from mmturn.types import Action, Observation, Task, Trajectory, Turn, View
 from mmturn.viewer.pictures import Pictures
 
 Decode = Callable[[Sequence[int]], list[str]]
@@ -116,8 +116,7 @@ def _task(task: Task) -> Data:
 
 def _trajectory(trajectory: Trajectory, pictures: Pictures, decode: Decode | None) -> Data:
     views = trajectory.views
-    marks = _marks(trajectory, views)
-    numbers = iter(range(len(views)))
+    drawn = zip(views, _marks(trajectory, views), strict=True)
     reward = trajectory.reward
     tools = {action.name for turn in trajectory.turns for action in turn.actions if action.kind == "tool"}
     return {
@@ -137,7 +136,8 @@ def _trajectory(trajectory: Trajectory, pictures: Pictures, decode: Decode | Non
         "turns": [
             {
                 **_turn(turn, trajectory, k, decode),
-                "views": [_view(view, pictures, marks[next(numbers)]) for view in turn.observation.views],
+                "unseen": None if turn.unseen is None else _shown(turn.unseen, pictures, drawn),
+                **_shown(turn.observation, pictures, drawn),
             }
             for k, turn in enumerate(trajectory.turns)
         ],
@@ -148,12 +148,11 @@ def _turn(turn: Turn, trajectory: Trajectory, k: int, decode: Decode | None) -> 
     rewards = () if trajectory.reward is None else trajectory.reward.turns
     advantages = trajectory.advantages or ()
     return {
-        "shown": turn.observation.text,
-        "refused": turn.observation.is_error,
         "text": turn.text,
         "error": turn.error,
         "finish": turn.finish,
-        "fresh": turn.fresh_context and k > 0,
+        "purpose": turn.purpose,
+        "anew": _anew(turn) if turn.fresh_context and k > 0 else None,
         "version": turn.policy_version,
         "seat": turn.seat,
         "reward": rewards[k] if k < len(rewards) else None,
@@ -163,6 +162,19 @@ def _turn(turn: Turn, trajectory: Trajectory, k: int, decode: Decode | None) -> 
         ],
         "tokens": None if turn.token_ids is None else _tokens(turn, trajectory.id, decode),
     }
+
+
+def _shown(observation: Observation, pictures: Pictures, drawn: Iterator[tuple[View, list[Data]]]) -> Data:
+    """Text and views of an observation; ``drawn``: the views that come next, with what to draw on each."""
+    views = [_view(*next(drawn), pictures) for _ in observation.views]
+    return {"shown": observation.text, "refused": observation.is_error, "views": views}
+
+
+def _anew(turn: Turn) -> Data:
+    """How much a turn sees whose context starts anew; None for what is not known."""
+    images = None if turn.context_views is None else len(turn.context_views)
+    tokens = turn.provenance.index("s") if "s" in turn.provenance else None
+    return {"tokens": tokens, "images": images}
 
 
 def _tokens(turn: Turn, trajectory_id: str, decode: Decode | None) -> list[Data]:
@@ -196,7 +208,7 @@ def _rounded(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
 
-def _view(view: View, pictures: Pictures, marks: list[Data]) -> Data:
+def _view(view: View, marks: list[Data], pictures: Pictures) -> Data:
     region = view.region
     return {
         "picture": pictures.number(view),

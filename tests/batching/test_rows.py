@@ -10,6 +10,7 @@ import pytest
 from mmturn.batching.rows import rows_of
 from mmturn.errors import DataError
 from mmturn.rendering.renderer import Renderer
+from mmturn.rollout.context import conversation
 from mmturn.testing.conversations import random_observation, random_trajectory
 from mmturn.types import Row, Trajectory, Turn
 
@@ -59,7 +60,7 @@ def test_a_fresh_context_starts_a_row(renderer: Renderer) -> None:
     rng, turns = np.random.default_rng(1), []
     for index, images in enumerate(IMAGES):
         shown = random_observation(renderer.family, rng, images)
-        delta, views = stripping.fresh("s", turns, shown)
+        delta, views = stripping.fresh("s", conversation(turns, shown))
         ids = (*stripping.encode_completion(f"<think>t{index}</think>a{index}"), stripping.end_id)
         marks = delta.provenance + "s" * len(ids)
         turns.append(

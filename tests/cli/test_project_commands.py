@@ -187,6 +187,16 @@ def test_config_docs() -> None:
     assert code == 0
     assert "rl.group_size: int = 8" in out and "Trajectories sampled per task visit" in out
     assert "env.max_images: int = 16" in out and "tools.0.addressing" in out
+    code, out = invoke("config", "nano_rl", "--docs", "--only", "context", "--set", "context.name=keep_images")
+    assert code == 0 and "context.images: int = 3" in out and "context.keep_opening" in out
+
+
+def test_config_of_a_context_policy() -> None:
+    code, out = invoke("config", "nano_rl", "--only", "context", "--set", "context={name: window, turns: 2}")
+    assert code == 0 and 'context.name = "window"' in out and "context.turns = 2" in out
+    assert "context.images = 0" in out and 'context.name = "append"' in invoke("config", "nano_rl")[1]
+    with pytest.raises(ConfigError, match=r"context\.turn: unknown key; nearest is context\.turns"):
+        invoke("config", "nano_rl", "--set", "context={name: window, turn: 2}")
 
 
 def test_every_setting_is_documented() -> None:

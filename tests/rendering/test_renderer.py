@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmturn.errors import CheckpointError
+from mmturn.interfaces import Context, Said
 from mmturn.rendering.renderer import Renderer
+from mmturn.rollout.context import conversation as all_of
 from mmturn.testing.conversations import noise_view
 from mmturn.testing.tiny import chat_template, tiny_tokenizer
 from mmturn.types import Observation, Turn, View
@@ -163,11 +165,11 @@ def turn_of(renderer: Renderer, index: int, shown: Observation, text: str) -> Tu
 def test_fresh_rebuilds_the_context_and_its_views(renderer: Renderer) -> None:
     shown = observations(renderer)
     turns = [turn_of(renderer, n, shown[n], COMPLETIONS[n]) for n in range(3)]
-    delta, views = renderer.fresh("s", turns, shown[3])
+    delta, views = renderer.fresh("s", all_of(turns, shown[3]))
     assert list(delta.token_ids) == conversation(renderer, "s", shown[:4], COMPLETIONS[:3])
     assert views == tuple(view for observation in shown[:4] for view in observation.views)
     assert "s" not in delta.provenance and delta.provenance.count("i") == delta.token_ids.count(renderer.image_token_id)
-    first, seen = renderer.fresh("s", [], shown[0])
+    first, seen = renderer.fresh("s", all_of([], shown[0]))
     assert first == renderer.opening("s", shown[0]) and seen == shown[0].views
 
 
@@ -181,7 +183,7 @@ def test_fresh_without_thinking_equals_a_template_that_strips_it() -> None:
     shown = [Observation((text,)) for text in ("What?", "And then?", "Again?")]
     said = ["<think>\nHm.\n</think>\n\nred", "<think>\nSo.\n\nYes.\n</think>\n\n<answer>7</answer>"]
     turns = [turn_of(renderer, n, shown[n], said[n]) for n in range(2)]
-    delta, _ = renderer.fresh("tools: crop", turns, shown[2])
+    delta, _ = renderer.fresh("tools: crop", all_of(turns, shown[2]))
     messages: list[dict[str, str]] = [{"role": "system", "content": "tools: crop"}]
     for number, observation in enumerate(shown):
         messages.append({"role": "user", "content": observation.text})
@@ -195,7 +197,7 @@ def stripped(renderer: Renderer, ids: Sequence[int]) -> str:
     renderer = Renderer(replace(renderer.family, strips_thinking=True), renderer.tokenizer)
     shown = Observation(("q",))
     turn = Turn(0, shown, "", (1, *ids, renderer.end_id), "t" + "s" * (len(ids) + 1))
-    delta, _ = renderer.fresh("s", [turn], Observation(("next",)))
+    delta, _ = renderer.fresh("s", all_of([turn], Observation(("next",))))
     return renderer.decode(delta.token_ids).split("<|im_start|>assistant\n")[1].split("<|im_end|>")[0]
 
 
@@ -228,7 +230,7 @@ def test_thinking_is_cut_on_ids_that_split_the_tag_otherwise(renderer: Renderer)
             tag = tag[size:]
         strict = Renderer(replace(renderer.family, strips_thinking=True), renderer.tokenizer)
         turn = Turn(0, Observation(("q",)), "", (*ids, *tail), "s" * len(ids + tail))
-        delta, _ = strict.fresh("s", [turn], Observation(("next",)))
+        delta, _ = strict.fresh("s", all_of([turn], Observation(("next",))))
         at = [i for i in range(len(delta.token_ids)) if delta.token_ids[i : i + 4] == tuple(tail)]
         assert len(at) == 1 and "think" not in strict.decode(delta.token_ids)
 
@@ -237,4 +239,48 @@ def test_an_engine_without_ids_is_encoded_from_its_text(renderer: Renderer) -> N
     shown = observations(renderer)[3]
     with_ids = turn_of(renderer, 0, shown, COMPLETIONS[0])
     without = replace(with_ids, token_ids=None, provenance="")
-    assert renderer.fresh("s", [without], shown) == renderer.fresh("s", [with_ids], shown)
+    assert renderer.fresh("s", all_of([without], shown)) == renderer.fresh("s", all_of([with_ids], shown))
+
+
+def test_a_rewritten_conversation_equals_the_template_on_it(renderer: Renderer) -> None:
+    """Observations may be replaced, rounds left out, neighbours joined: it is a conversation like any other."""
+    shown = observations(renderer)
+    turns = [turn_of(renderer, n, shown[n], COMPLETIONS[n]) for n in range(3)]
+    gone = Observation(("[gone]",))
+    delta, views = renderer.fresh("s", (gone, Said(turns[0]), shown[3], Said(turns[2]), shown[2]))
+    assert list(delta.token_ids) == conversation(renderer, "s", [gone, shown[3], shown[2]], COMPLETIONS[0:3:2])
+    assert views == shown[2].views and "s" not in delta.provenance
+    words = Context((shown[0], shown[1]), "Go on.").whole
+    joint = Observation((*shown[0].parts, *shown[1].parts, "Go on."))
+    assert words == (joint,) and renderer.fresh("s", words)[0] == renderer.opening("s", joint)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("so <m>é 12</m> crop", "<m>é 12</m>"),
+        ("<m>a</m><m>b</m>", "<m>b</m>"),
+        ("<m>a<m>b</m>", "<m>b</m>"),
+        ("<m>a</m> and <m>b", "<m>a</m>"),
+        ("<m>a", ""),
+        ("a</m>", ""),
+        ("</m><m>", ""),
+        ("<think>x</think><m>a</m>", "<m>a</m>"),
+    ],
+)
+def test_a_block_is_cut_on_ids(renderer: Renderer, text: str, left: str) -> None:
+    """However the tokens lie, what is kept keeps its ids, and a token that reaches over an edge is kept whole."""
+    rng = np.random.default_rng(0)
+    for attempt in range(10):
+        rest, ids = text, []
+        while rest:
+            size = len(rest) if attempt == 0 else int(rng.integers(1, 4))
+            ids += renderer.encode_text(rest[:size])
+            rest = rest[size:]
+        turn = Turn(0, Observation(("q",)), text, (*ids, renderer.end_id), "s" * (len(ids) + 1))
+        delta, _ = renderer.fresh("s", (Said(turn, ("<m>", "</m>")), Observation(("next",))))
+        kept = renderer.decode(delta.token_ids).split("<|im_start|>assistant\n")[1].split("<|im_end|>")[0]
+        assert left in kept and len(kept.encode()) - len(left.encode()) <= 12 and bool(left) == bool(kept)
+        assert set(delta.provenance) <= set("to")
+        inside = [i for i in range(len(ids) + 1) for j in range(i, len(ids) + 1) if renderer.decode(ids[i:j]) == kept]
+        assert inside or not kept, "a run of the ids that were sampled"

@@ -93,6 +93,10 @@ def test_looks_come_from_facts_about_the_first_image(make: Make) -> None:
     # an environment that reports the least that the types' page asks for
     turn = dataclasses.replace(turn, facts={"crop": ON_FIRST})
     assert looks_of(dataclasses.replace(trajectory, turns=(turn,)))[0].box == Box(*ON_FIRST)
+    # what was shown but in no context is no look
+    unseen = dataclasses.replace(trajectory.turns[1], unseen=trajectory.turns[1].observation)
+    turns = (trajectory.turns[0], unseen, *trajectory.turns[2:])
+    assert [look.turn for look in looks_of(dataclasses.replace(trajectory, turns=turns))] == [2]
 
 
 def test_grounding_iou(make: Make) -> None:

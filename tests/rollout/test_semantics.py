@@ -8,6 +8,8 @@ import pytest
 
 from mmturn.errors import ConfigError
 from mmturn.rollout import Driver, InlineHost, RolloutConfig, ThreadHost, episodes
+from mmturn.rollout.context.summary import Summary, SummaryConfig
+from mmturn.rollout.context.window import Window, WindowConfig
 from mmturn.testing.fakes import END, CharRenderer, PlanEngine, TextWorld, WordGrammar
 from mmturn.types import StopReason, Task
 
@@ -16,7 +18,7 @@ def task(name, **meta):
     return Task(id=name, question=f"{name}?", answer="x", meta=meta)
 
 
-def roll(plans, tasks=None, host=None, group_size=1, renderer=None, envs=None, **settings):
+def roll(plans, tasks=None, host=None, group_size=1, renderer=None, envs=None, context=None, **settings):
     config = RolloutConfig(**settings)
     engine = PlanEngine(plans)
     made = [] if envs is None else envs
@@ -25,7 +27,8 @@ def roll(plans, tasks=None, host=None, group_size=1, renderer=None, envs=None, *
         made.append(TextWorld())
         return made[-1]
 
-    driver = Driver(engine, renderer or CharRenderer(), WordGrammar(), make_env, host or InlineHost(), config)
+    host, renderer = host or InlineHost(), renderer or CharRenderer()
+    driver = Driver(engine, renderer, WordGrammar(), make_env, host, config, context=context)
     tasks = tasks or [task(name) for name in plans]
     done = {t.id: t for t in driver.run(episodes([(t, 0) for t in tasks], group_size, run_seed=7))}
     driver.close()
@@ -179,3 +182,21 @@ def test_settings_are_checked():
         RolloutConfig(max_turns=0)
     with pytest.raises(ConfigError, match="top_p"):
         RolloutConfig(top_p=0)
+
+
+def test_a_context_policy_names_each_context_rule_10():
+    done, engine = roll({"a": ["look", "look", "=1"]}, context=Window(WindowConfig(turns=1)))
+    assert [t.fresh_context for t in only(done).turns] == [True, False, True]
+    assert engine.seen[2].token_ids == tuple(map(ord, "SQ:a?look\0R2:seen"))
+    done, engine = roll({"a": ["look"] * 9}, context=Window(WindowConfig(turns=1)), max_context=40, max_new_tokens=10,
+                        max_turns=9)  # fmt: skip
+    assert only(done).stop is StopReason.TURN_LIMIT, "rule 5 judges the present context"
+
+
+def test_a_summary_is_a_turn_rule_11():
+    policy = Summary(SummaryConfig(limit_tokens=16, instruction="SUM", resume="GO"))
+    trajectory = only(roll({"a": ["look", "=no", "=1"]}, context=policy)[0])
+    assert [t.purpose for t in trajectory.turns] == ["act", "summary", "act"] and trajectory.answer == "1"
+    assert trajectory.turns[1].actions == () and trajectory.turns[1].facts == {}
+    limited = only(roll({"a": ["look", "=no", "=1"]}, context=policy, max_turns=2)[0])
+    assert limited.stop is StopReason.TURN_LIMIT and limited.num_turns == 2

@@ -86,6 +86,8 @@ TURN = st.builds(
     policy_version=st.integers(0, 99),
     facts=META,
     seconds=FLOATS,
+    purpose=TEXT,
+    unseen=st.none() | st.builds(Observation, st.lists(TEXT | VIEW, max_size=2).map(tuple)),
 )
 REWARD = st.builds(Reward, NUMBER, NUMBER, st.lists(NUMBER, max_size=3).map(tuple), FLOATS)
 TRAJECTORY = st.builds(

@@ -82,6 +82,8 @@ def hostile(ref: ImageRef, build: Make, attack: str) -> Trajectory:
         error=attack,
         seat=attack,
         facts={attack: attack},
+        purpose=attack,
+        unseen=Observation((attack, view), is_error=True),
     )
     return replace(
         base,
@@ -181,6 +183,24 @@ def test_a_page_shows_its_trajectories(tmp_path: Path, dump: Dump, make: Make, p
     assert document.count('src="data:image/') >= 4
     assert 'class="mark gold"' in document and 'class="mark asked"' in document and 'class="mark done"' in document
     assert path.stat().st_size < 2_000_000  # each view once
+
+
+def test_a_page_shows_where_a_context_begins_anew(tmp_path: Path, dump: Dump, make: Make, picture: Images) -> None:
+    first, second = make(0).turns
+    view = first.observation.views[0]
+    summary = Turn(
+        1, Observation(("Sum up.",)), "It says 7.", (5, 6, 8, 9), "oots", (-0.5,), context_views=(view, view),
+        purpose="summary", unseen=Observation(("too long", *second.observation.views)),
+    )  # fmt: skip
+    last = replace(second, index=2)
+    trajectory = replace(make(0), turns=(first, summary, last), reward=None, advantages=None)
+    path = write_page(tmp_path / "p.html", [trajectory], picture[0], title="Contexts")
+    document = dump(path)
+    text = text_of(document)
+    assert document.count('class="anew"') == 1 and "context begins anew · 3 tokens · 2 images" in text
+    assert "asked for" in text and "summary" in text and "discarded before it was seen" in text and "too long" in text
+    assert document.count("<figure") == 3, "what was discarded is shown too"
+    assert 'class="anew"' not in dump(write_page(tmp_path / "q.html", [make(0)], picture[0], title="One"))
 
 
 def acting(path: Path, script: str) -> Path:

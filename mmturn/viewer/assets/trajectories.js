@@ -119,8 +119,25 @@ function fact(name, value, className = "") {
   return el("span", `fact ${className}`, el("span", "key", name), value);
 }
 
+function shownPart(data, title, open) {
+  const part = el("details", data.refused ? "shown refused" : "shown");
+  part.open = open;
+  part.append(el("summary", "", title), longWords("", data.shown));
+  if (data.views.length) part.append(el("div", "views", ...data.views.map(figure)));
+  return part;
+}
+
+// Where the policy sees another past than the turn before saw.
+function contextLine(anew) {
+  const known = [[anew.tokens, "token"], [anew.images, "image"]].filter(([count]) => count !== null);
+  const sizes = known.map(([count, name]) => `${count.toLocaleString("en")} ${name}${count === 1 ? "" : "s"}`);
+  return el("div", "anew", ["context begins anew", ...sizes].join(" · "));
+}
+
 function turnPart(turn, k, scale) {
   const part = el("section", "turn");
+  if (turn.anew !== null) part.append(contextLine(turn.anew));
+  if (turn.unseen !== null) part.append(shownPart(turn.unseen, "discarded before it was seen", false));
   const facts = el("div", "facts");
   facts.append(el("b", "", `Turn ${k + 1}`));
   if (turn.reward !== null) facts.append(fact("reward", number(turn.reward)));
@@ -128,15 +145,12 @@ function turnPart(turn, k, scale) {
     facts.append(fact("advantage", signed(turn.advantage), turn.advantage >= 0 ? "good" : "bad"));
   }
   if (turn.finish !== "stop") facts.append(fact("finish", turn.finish, "bad"));
-  if (turn.fresh) facts.append(fact("context", "anew"));
+  if (turn.purpose !== "act") facts.append(fact("asked for", words("", turn.purpose)));
   if (turn.seat !== "policy") facts.append(fact("seat", words("", turn.seat)));
   part.append(facts);
   if (turn.views.length) part.append(el("div", "views", ...turn.views.map(figure)));
   if (turn.shown.trim() && !(show.tokens && turn.tokens)) {
-    const shown = el("details", turn.refused ? "shown refused" : "shown");
-    shown.open = turn.refused;
-    shown.append(el("summary", "", turn.refused ? "the action was refused" : "text shown"), longWords("", turn.shown));
-    part.append(shown);
+    part.append(shownPart({ ...turn, views: [] }, turn.refused ? "the action was refused" : "text shown", turn.refused));
   }
   if (show.tokens && turn.tokens) part.append(tokens(turn, scale));
   else part.append(turn.text === "" ? el("div", "said empty", "empty reply") : el("div", "said", longWords("", turn.text)));

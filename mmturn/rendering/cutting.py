@@ -1,4 +1,4 @@
-"""Cutting the thinking off an earlier completion, on its token ids."""
+"""Cutting parts out of an earlier completion, on its token ids."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokenizers import Tokenizer
 
-_END = b"</think>"
+_THINKING_END = b"</think>"
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -17,11 +17,8 @@ def _byte_alphabet() -> dict[str, int]:
     return shown | {chr(256 + number): byte for number, byte in enumerate(others)}
 
 
-class ThinkingStripper:
-    """Drops all up to the last ``</think>``, and the newlines after it, as the chat templates do on text.
-
-    A token that holds both the tag's end and more than newlines is kept whole: ids are never encoded anew.
-    """
+class Cutter:
+    """Finds tags in the bytes behind ids. A token that lies on a cut is kept whole: ids are never encoded anew."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -35,16 +32,32 @@ class ThinkingStripper:
         name = self._tokenizer.id_to_token(token_id) or ""
         return bytes(self._alphabet[char] for char in name if char in self._alphabet)
 
-    def __call__(self, token_ids: Sequence[int]) -> tuple[int, ...]:
-        """The ids that stay; all of them where no thinking was closed."""
+    def after_thinking(self, token_ids: Sequence[int]) -> tuple[int, ...]:
+        """Without all up to the last ``</think>``, and the newlines after it, as the chat templates do on text; all of
+        it where no thinking was closed."""
         parts = [self._bytes(token_id) for token_id in token_ids]
-        found = b"".join(parts).rfind(_END)
+        found = b"".join(parts).rfind(_THINKING_END)
         if found < 0:
             return tuple(token_ids)
-        cut, position = found + len(_END), 0
+        cut, position = found + len(_THINKING_END), 0
         for number, part in enumerate(parts):
             rest = part[max(cut - position, 0) :]
             position += len(part)
             if position > cut and rest.strip(b"\n"):
                 return tuple(token_ids[number:])
         return ()
+
+    def block(self, token_ids: Sequence[int], tags: tuple[str, str]) -> tuple[int, ...]:
+        """The last block between an opening and a closing tag, with its tags; nothing where none was closed."""
+        parts = [self._bytes(token_id) for token_id in token_ids]
+        whole, (opening, closing) = b"".join(parts), (tag.encode("utf-8") for tag in tags)
+        end = whole.rfind(closing)
+        start = whole.rfind(opening, 0, end) if end >= 0 else -1
+        if start < 0:
+            return ()
+        kept, position = [], 0
+        for token_id, part in zip(token_ids, parts, strict=True):
+            if position < end + len(closing) and position + len(part) > start:
+                kept.append(token_id)
+            position += len(part)
+        return tuple(kept)
