@@ -119,7 +119,7 @@ def train_policy(
         rubric=rubric_of(recipe.reward, allow_code), method=Method(recipe.method, allow_code),
         feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), images=policy.store,
         publish=publish, features=engine.features, counters=engine.take_counters, price=trainee.price(),
-        curriculum=recipe.curriculum, reference=reference, on_update=on_update,
+        curriculum=recipe.curriculum, tools=bool(recipe.tools), reference=reference, on_update=on_update,
     )  # fmt: skip
     try:
         return train(parts)
