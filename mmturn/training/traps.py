@@ -1,8 +1,8 @@
 """Traps that runs of multi-turn reinforcement learning fall into, told from their metrics.
 
 Each rule looks at a short window of updates, and answers with a line that names the trap and what treats it. The bounds
-are rules of thumb, wide enough that a run which learns stays silent. Source of the echo trap: StarPO (2504.20073), where
-the spread of rewards falls before the policy collapses.
+are rules of thumb, wide enough that a run which learns stays silent. Source of the echo trap: StarPO (2504.20073): the
+spread of rewards falls before the policy collapses.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class History:
         return sum(values[:STRETCH]) / STRETCH if len(values) >= 2 * STRETCH else math.nan
 
     def move(self, key: str) -> str:
-        """``0.8 -> 0.1`` in words of the log."""
-        return f"{self.before(key):.2g} -> {self.now(key):.2g}"
+        """From where to where it went, as in ``0.8 -> 0.1``."""
+        return f"{self.before(key):.3g} -> {self.now(key):.3g}"
 
 
 class Traps:
@@ -167,7 +167,8 @@ def unreadable(history: History) -> str | None:
         return None
     return (
         f"replies cannot be read: {_share(history.now('rollout/void_turns'))} of turns hold no action. Teach the "
-        "format first (mmturn sft), make them cost (method.shape: no_action), or leave them out (method.select: no_void_turns)"
+        "format first (mmturn sft), make them cost (method.shape: no_action), or leave them out (method.select: "
+        "no_void_turns)"
     )
 
 
