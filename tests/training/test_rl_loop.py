@@ -166,6 +166,19 @@ def test_a_wrong_sampler_shows_in_the_gap(qwen3: Path, tmp_path: Path) -> None:
     assert line["mismatch/ess_share"] == pytest.approx(1.0, abs=1e-4), "all weights are equal"
 
 
+@pytest.mark.parametrize("tools", [True, False])
+def test_a_trap_is_said_once_with_what_treats_it(qwen3: Path, tmp_path: Path, tools: bool) -> None:
+    world, screen = make_world(qwen3), io.StringIO()
+    parts = rl_parts(world, tmp_path, replace(TRAINING, save_every=0), console=Console(file=screen, width=300))
+
+    def roll(episodes: Sequence[Episode]) -> list[Trajectory]:
+        return [replace(t, turns=tuple(replace(u, actions=()) for u in t.turns)) for t in world.roll(episodes)]
+
+    rl.train(replace(parts, roll=roll, tools=tools))
+    assert screen.getvalue().count("tools hardly fire") == int(tools)
+    assert screen.getvalue().count("warning at update 5: replies cannot be read: 100 % of turns") == 1
+
+
 def test_a_kl_term_needs_its_reference(qwen3: Path, tmp_path: Path) -> None:
     parts = rl_parts(make_world(qwen3), tmp_path, ONE, RlConfig(kl_coef=0.1))
     with pytest.raises(ConfigError, match="reference"):

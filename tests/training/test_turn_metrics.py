@@ -9,7 +9,7 @@ import pytest
 
 from mmturn.credit.graded import graded_of
 from mmturn.credit.method import Assigned, Method, MethodConfig
-from mmturn.rewards.rubric import GateConfig, RubricConfig, WeightedRubric
+from mmturn.rewards.rubric import RubricConfig, WeightedRubric
 from mmturn.schema import build
 from mmturn.training.crediting import Crediting
 from mmturn.training.means import Means
@@ -21,7 +21,6 @@ from mmturn.types import Action, Observation, StopReason, Task, Trajectory, Turn
 
 VALUES = {"a": (1.0, (0.5, 0.0)), "b": (0.0, (1.0,)), "c": (1.0, (0.0, 1.0)), "d": (0.0, (0.0, 0.5))}
 """Trajectory -> right or wrong, and a look's quality per turn."""
-GATED = RubricConfig({"answer": 2.0, "look": 0.5}, {"look": (GateConfig("answer"),)})
 OPEN = RubricConfig({"answer": 2.0, "look": 0.5})
 
 
@@ -81,18 +80,6 @@ def test_terms_add_up_to_the_reward() -> None:
     mean = sum(firsts) / 4
     assert found["turn_0/credit/look"] == pytest.approx(sum((a - mean) ** 2 for a in firsts) / 4)
     assert found["turn_0/credit/answer"] == 0.0
-
-
-def test_a_shut_gate_contributes_nothing() -> None:
-    reward = trajectory("b", GATED).reward
-    assert reward is not None and reward.total == 0.0
-    parts = rubric(GATED).contributions(reward.components, reward.per_turn)
-    assert parts == {"answer": 0.0, "look": (0.0,)}
-    for name in VALUES:
-        reward = trajectory(name).reward
-        assert reward is not None
-        answer, look = rubric().contributions(reward.components, reward.per_turn).values()
-        assert isinstance(look, tuple) and (answer, look) == (reward.outcome, reward.turns)
 
 
 def test_only_the_first_turns_are_shown() -> None:
