@@ -70,6 +70,8 @@ class Assigned:
     """[K] whether a turn's tokens are trained on, and count in the loss's denominators."""
     raw: Worth
     """What credit said, before it was normalised: with values, a critic learns from it."""
+    refused: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Box of ``select`` -> how many of the turns it leaves out, whatever the others say."""
 
     @property
     def in_loss(self) -> bool:
@@ -125,11 +127,15 @@ class Method:
             worths = _fitting(batch, box(batch, worths), piece["name"])
         pairs = zip(batch, worths, strict=True)
         advantages = [worth if isinstance(worth, tuple) else per_turn(g, worth) for g, worth in pairs]
-        kept = self._kept(batch, [_shown(each) for each in advantages])
-        return [Assigned(*each) for each in zip(advantages, kept, raw, strict=True)]
+        kept, refused = self._kept(batch, [_shown(each) for each in advantages])
+        return [Assigned(*each) for each in zip(advantages, kept, raw, refused, strict=True)]
 
-    def _kept(self, batch: Sequence[Graded], shown: Sequence[Sequence[float]]) -> list[tuple[bool, ...]]:
+    def _kept(
+        self, batch: Sequence[Graded], shown: Sequence[Sequence[float]]
+    ) -> tuple[list[tuple[bool, ...]], list[dict[str, int]]]:
+        """Which turns are trained on, and how many each box leaves out."""
         kept = [(True,) * graded.num_turns for graded in batch]
+        refused: list[dict[str, int]] = [{} for _ in batch]
         for box, piece in zip(self._select, self.config.select, strict=True):
             answers = list(box(batch, shown))
             if len(answers) != len(batch):
@@ -142,7 +148,8 @@ class Method:
                         f"{batch[i].num_turns}"
                     )
                 kept[i] = tuple(was and bool(now) for was, now in zip(kept[i], turns, strict=True))
-        return kept
+                refused[i][piece["name"]] = sum(not now for now in turns)
+        return kept, refused
 
     def state(self) -> dict[str, Json]:
         """What boxes remember from batch to batch, for a checkpoint; empty where none does."""

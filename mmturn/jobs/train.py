@@ -126,7 +126,7 @@ def train_policy(
         rubric=rubric_of(recipe.reward, allow_code), method=method, images=policy.store, publish=publish,
         feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), features=engine.features,
         counters=engine.take_counters, price=trainee.price(), curriculum=recipe.curriculum, reference=reference,
-        on_update=on_update,
+        tools=bool(recipe.tools), on_update=on_update,
     )  # fmt: skip
     try:
         return train(parts)

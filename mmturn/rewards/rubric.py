@@ -77,18 +77,28 @@ class WeightedRubric:
         for name in self.config.terms:
             raw[name] = _checked(name, self.functions[name], trajectory)
         values = {name: sum(value) if isinstance(value, list) else value for name, value in raw.items()}
+        per_turn = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
         outcome = 0.0
         turns = [0.0] * trajectory.num_turns
-        for name, weight in self.config.terms.items():
-            if not all(gate.holds(values[gate.on]) for gate in self.config.gates.get(name, ())):
-                continue
-            value = raw[name]
-            if isinstance(value, list):
-                turns = [total + weight * part for total, part in zip(turns, value, strict=True)]
+        for part in self.contributions(values, per_turn).values():
+            if isinstance(part, tuple):
+                turns = [total + own for total, own in zip(turns, part, strict=True)]
             else:
-                outcome += weight * value
-        per_turn = {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+                outcome += part
         return Reward(outcome + sum(turns), outcome, tuple(turns), values, per_turn)
+
+    def contributions(
+        self, values: Mapping[str, float], per_turn: Mapping[str, Sequence[float]]
+    ) -> dict[str, float | tuple[float, ...]]:
+        """What each term adds to a reward, by its raw ``Reward.components`` and ``per_turn``: weighted, 0 where a gate
+        is shut; one number to the outcome, or K of them to the turns."""
+        found: dict[str, float | tuple[float, ...]] = {}
+        for name, weight in self.config.terms.items():
+            gates = self.config.gates.get(name, ())
+            factor = weight if all(gate.holds(values[gate.on]) for gate in gates) else 0.0
+            turns = per_turn.get(name)
+            found[name] = factor * values[name] if turns is None else tuple(factor * part for part in turns)
+        return found
 
 
 def rubric_of(config: RubricConfig, allow_code: bool = False) -> WeightedRubric:

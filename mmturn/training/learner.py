@@ -17,7 +17,7 @@ from mmturn.training.images import Images
 from mmturn.training.material import Sample, denominators_of, minibatches
 from mmturn.training.means import Means
 from mmturn.training.microbatches import MicroBatch
-from mmturn.training.objective import PolicyObjective
+from mmturn.training.objective import PolicyObjective, with_sample_size
 from mmturn.training.price import Price
 from mmturn.training.reference import Reference
 from mmturn.training.schedules import learning_rate
@@ -72,7 +72,7 @@ class Learner:
                     continue
                 objective = PolicyObjective(self.config, total, fresh)
                 metrics = self.updater.update(part, objective, filler=self.filler, lr=lr, images=self.images)
-                for key, value in metrics.items():
+                for key, value in with_sample_size(metrics).items():
                     seen.setdefault(key if "/" in key else f"policy/{key}", []).append(value)
                 fresh, steps = False, steps + 1
         processes = self.updater.processes

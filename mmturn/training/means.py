@@ -1,4 +1,4 @@
-"""Weighted means, sums and maxima that are collected in pieces and over processes."""
+"""Weighted means, sums, maxima and covariances that are collected in pieces and over processes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Means:
     weights: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     maxima: dict[str, float] = field(default_factory=dict)
+    pairs: dict[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    """Number, sum of x, sum of y, sum of x y."""
 
     def add(self, key: str, total: float, weight: float = 1.0) -> None:
         """Add a sum of values and how many (or how heavy) they were."""
@@ -30,6 +32,10 @@ class Means:
         """Note a value of which the largest counts."""
         self.maxima[key] = max(value, self.maxima.get(key, value))
 
+    def covary(self, key: str, x: float, y: float) -> None:
+        """Note a pair of values of which the covariance counts."""
+        self._add_pairs(key, (1.0, x, y, x * y))
+
     def merge(self, others: Iterable[Means]) -> None:
         """Add what others collected."""
         for other in others:
@@ -39,14 +45,22 @@ class Means:
                 self.count(key, number)
             for key, value in other.maxima.items():
                 self.top(key, value)
+            for key, sums in other.pairs.items():
+                self._add_pairs(key, sums)
 
     def over(self, processes: Processes) -> dict[str, float]:
-        """Means, sums and maxima over all processes; a key whose weight is 0 is left out, since there is no mean."""
+        """Means, sums, maxima and covariances over all processes; a key whose weight is 0 is left out, since there is
+        no mean."""
         merged = Means()
         merged.merge(processes.gather(self))
         return merged.result()
 
     def result(self) -> dict[str, float]:
-        """Means, sums and maxima collected here."""
+        """Means, sums, maxima and covariances (over all pairs, not one less) collected here."""
         means = {key: total / self.weights[key] for key, total in self.totals.items() if self.weights[key]}
-        return {**means, **self.counts, **self.maxima}
+        covariances = {key: (xy - x * y / n) / n for key, (n, x, y, xy) in self.pairs.items()}
+        return {**means, **self.counts, **self.maxima, **covariances}
+
+    def _add_pairs(self, key: str, sums: tuple[float, float, float, float]) -> None:
+        n, x, y, xy = self.pairs.get(key, (0.0, 0.0, 0.0, 0.0))
+        self.pairs[key] = (n + sums[0], x + sums[1], y + sums[2], xy + sums[3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from mmturn.training.updater import Loss
 if TYPE_CHECKING:
     from mmturn.models.policy import TokenScores
 
+_MOMENTS = ("weight", "weight_squared")
 _CLIPPED = tuple(f"policy/clip_fraction_{side}" for side in ("low", "high"))
 
 
@@ -30,19 +32,19 @@ class PolicyObjective:
     denominators: Denominators
     """Of all micro-batches and processes of the optimizer step."""
     at_rollout_weights: bool
-    """Whether the weights are still those that sampled: only then is the gap to the sampler's log-probs meaningful."""
+    """Whether the weights are still those that sampled: only then is the gap between the sampler's log-probs and the
+    new ones meaningful. Log-probs that were recomputed before the first step are compared at any step."""
 
     def __call__(self, scores: TokenScores, piece: MicroBatch) -> Loss:
         config, batch = self.config, piece.batch
         new, mask, rollout = scores.logprobs, batch.loss_mask, batch.old_logprobs
         old = new.detach() if config.old_logprobs == "detached" else piece.signals.get("old", rollout)
         policy = self._policy(new, old, piece)
-        per_token, sums, maxima = policy.per_token, dict(policy.sums), {}
+        per_token, sums, maxima, weight = policy.per_token, dict(policy.sums), {}, None
         if config.correction.form != "off":
             weight = correction_weight(config.correction, old, rollout, mask)
             per_token = per_token * weight
             sums["policy/importance_weight"] = _total(weight, mask)
-            sums["mismatch/weight_squared"] = _total(weight.square(), mask)
         if config.kl_coef:
             distance = kl(new, piece.signals["reference"], mask, config.kl_estimator)
             per_token = per_token + config.kl_coef * distance
@@ -52,10 +54,10 @@ class PolicyObjective:
         sums["policy/clip_fraction"] = sum((sums.get(key, mask.new_zeros(())) for key in _CLIPPED), mask.new_zeros(()))
         sums["policy/kl"] = kl(old, new, mask, "k3").detach().sum()
         sums["policy/entropy"] = _total(scores.entropy, mask)
-        if self.at_rollout_weights:
-            gap = mismatch(new, rollout, mask)
-            sums |= {"policy/logprob_gap": gap.gap, "policy/logprob_gap_k3": gap.k3}
-            maxima["policy/logprob_gap_max"] = gap.max_log_ratio.clamp(min=0.0)
+        if self.at_rollout_weights or config.old_logprobs == "recompute":
+            gap = mismatch(old if config.old_logprobs == "recompute" else new, rollout, mask, weight)
+            sums |= {f"mismatch/{name}": getattr(gap, name) for name in ("gap", "k1", "k3", *_MOMENTS)}
+            maxima["mismatch/max_ratio"] = gap.max_log_ratio.exp()
         value = self._aggregated(per_token, piece)
         return Loss(value, {key: (total.detach(), mask.sum()) for key, total in sums.items()}, maxima)
 
@@ -78,6 +80,16 @@ class PolicyObjective:
             per_token, mask, config.aggregation, self.denominators, length,
             signals.get("trajectory_tokens"), turn_tokens, signals.get("trajectory_turns"),
         )  # fmt: skip
+
+
+def with_sample_size(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics of an optimizer step, with ``mismatch/ess_share`` in place of the moments of its weights: their effective
+    sample size (sum w)^2 / sum w^2 over the number of tokens. Without a correction, weights are the token ratios."""
+    found = dict(metrics)
+    mean, square = (found.pop(f"mismatch/{name}", None) for name in _MOMENTS)
+    if mean is not None and square is not None:
+        found["mismatch/ess_share"] = mean * mean / square if square else 0.0
+    return found
 
 
 def correction_weight(config: CorrectionConfig, old: Tensor, rollout: Tensor, mask: Tensor) -> Tensor:

@@ -22,11 +22,12 @@ from mmturn.training.outages import Outages
 from mmturn.training.price import Price
 from mmturn.training.processes import Processes
 from mmturn.training.reference import Reference
-from mmturn.training.rollout_metrics import LINE, rollout_metrics
+from mmturn.training.rollout_metrics import LINE, sampled_metrics
 from mmturn.training.run import Run, RunSetup
 from mmturn.training.sampling import Roll, Sampler
 from mmturn.training.settings import CurriculumConfig, RlConfig
 from mmturn.training.signals import SignalPass
+from mmturn.training.traps import Traps
 from mmturn.types import Trajectory
 
 ROLLOUTS_NAME = "rollouts"
@@ -63,6 +64,8 @@ class RlParts:
     price: Price | None = None
     """What the model's work costs; None leaves FLOPs out of the log."""
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    tools: bool = True
+    """Whether the policy has tools to call, so that it is a trap when it calls none."""
     reference: Reference | None = None
     """Needed with ``kl_coef`` above 0."""
     on_update: Callable[[UpdateReport], None] | None = None
@@ -81,7 +84,7 @@ def train(parts: RlParts) -> Path:
     )  # fmt: skip
     sampler = sampler_of(parts, images)
     with RolloutFile(parts) as kept, Run("rl", setup, sampler, LINE, files={ROLLOUTS_NAME: kept}) as run:
-        outages = Outages(run.say)
+        outages, traps = Outages(run.say), Traps(parts.tools)
         for notice in parts.method.notices:
             run.say(f"not verified: {notice}")
         for update in run.updates():
@@ -90,7 +93,7 @@ def train(parts: RlParts) -> Path:
             with run.clock("pack"):
                 samples, problems = samples_of(sampled.in_loss, parts.feed.ready_rows)
                 problems += sampler.crediting.unscored(sampled.groups).values()
-                means = rollout_metrics(sampled.groups)
+                means = sampled_metrics(sampled, parts.rubric, update - 1)
                 means.count("rollout/dropped", len(problems))
                 means.merge([rollout_cost(parts.counters(), sampled.trajectories, parts.price)])
             for problem in problems[:3]:
@@ -104,6 +107,8 @@ def train(parts: RlParts) -> Path:
             parts.publish(update)
             metrics = with_shares({**means.over(run.processes), **metrics}, run.clock.seconds)
             metrics = run.finish(update, metrics)
+            for warning in traps.note(update, metrics):
+                run.say(warning)
             if parts.on_update is not None:
                 parts.on_update(UpdateReport(update, sampled.groups, metrics))
     latest = run.checkpoints.latest()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from mmturn.credit.method import Assigned
+from mmturn.credit.outcome import spread
 from mmturn.geometry import Box
+from mmturn.interfaces import Rubric
 from mmturn.training.means import Means
+from mmturn.training.sampling import Sampled
+from mmturn.training.turn_metrics import turn_metrics
 from mmturn.types import StopReason, Trajectory
 
 LINE = (
@@ -19,25 +24,51 @@ LINE = (
     ("rollout/truncated", "truncated"),
     ("rollout/failed", "failed"),
     ("policy/kl", "kl"),
-    ("policy/logprob_gap", "gap"),
+    ("mismatch/gap", "gap"),
 )
 """(key, short name) of what the terminal's line shows of an update."""
 
 
-def rollout_metrics(groups: Sequence[Sequence[Trajectory]]) -> Means:
-    """Metrics of graded groups with their advantages. Failed trajectories count in ``failed`` and ``stop/*`` alone."""
+def sampled_metrics(sampled: Sampled, rubric: Rubric, version: int) -> Means:
+    """All metrics of what an update was sampled; ``version``: of the policy before it."""
+    means = rollout_metrics(sampled.groups, version)
+    fine = [trajectory for trajectory in sampled.trajectories if trajectory.stop.status != "failed"]
+    means.merge([turn_metrics(fine, rubric), selection_metrics(sampled.assigned.values())])
+    return means
+
+
+def selection_metrics(assigned: Iterable[Assigned]) -> Means:
+    """``select/kept``: share of all turns that are trained on; ``select/without/<box>``: share that a box of
+    ``method.select`` leaves out, whatever the others say."""
+    means = Means()
+    for found in assigned:
+        means.add("select/kept", sum(found.kept), len(found.kept))
+        for name, number in found.refused.items():
+            means.add(f"select/without/{name.rsplit(':')[-1]}", number, len(found.kept))
+    return means
+
+
+def rollout_metrics(groups: Sequence[Sequence[Trajectory]], version: int = 0) -> Means:
+    """Metrics of graded groups with their advantages, sampled by the policy of ``version`` or an older one. Failed
+    trajectories count in ``failed`` and ``stop/*`` alone."""
     means = Means()
     for group in groups:
         sampled = [t for t in group if t.stop.status != "failed"]
         if sampled:
             flat = not any(value for t in sampled for value in t.advantages or ())
             means.add("rollout/zero_variance_groups", float(flat))
+        rewards = [t.reward.total for t in sampled if t.reward is not None]
+        if len(rewards) > 1:
+            means.add("rollout/reward_std", spread(rewards, "population"))
         for trajectory in group:
             for reason in StopReason:
                 means.add(f"stop/{reason.value}", float(trajectory.stop is reason))
             means.add("rollout/failed", float(trajectory.stop.status == "failed"))
         for trajectory in sampled:
             _add(means, trajectory)
+            for turn in trajectory.turns:
+                means.add("rollout/version_lag", version - turn.policy_version)
+                means.top("rollout/version_lag_max", version - turn.policy_version)
     return means
 
 
@@ -46,7 +77,13 @@ def _add(means: Means, trajectory: Trajectory) -> None:
     means.add("rollout/truncated", float(trajectory.stop.status == "truncated"))
     means.add("rollout/num_turns", trajectory.num_turns)
     means.add("rollout/tool_use", float(any(a.kind == "tool" for turn in turns for a in turn.actions)))
-    means.add("rollout/sampled_tokens", sum(turn.provenance.count("s") for turn in turns))
+    sampled = sum(turn.provenance.count("s") for turn in turns)
+    means.add("rollout/sampled_tokens", sampled)
+    means.add("rollout/turn_tokens", sampled, len(turns))
+    logprobs = [value for turn in turns for value in turn.logprobs or ()]
+    means.add("rollout/entropy", -sum(logprobs), len(logprobs))
+    means.add("rollout/tool_turns", sum(any(a.kind == "tool" for a in turn.actions) for turn in turns), len(turns))
+    means.add("rollout/void_turns", sum(not turn.actions for turn in turns), len(turns))
     means.add("rollout/images", len(trajectory.views))
     means.add("rollout/bad_actions", sum(turn.error is not None for turn in turns), len(turns))
     means.add("rollout/cut_by_length", sum(turn.finish == "length" for turn in turns), len(turns))

@@ -199,10 +199,14 @@ def test_selections_leave_statistics_alone() -> None:
     drawn = [example_graded(0, 0.0, (0.0, 0.5)), example_graded(1, 0.5, (0.0,))]
     turns = made(drawn, credit={"name": "own_turn"}, normalise=[], select=[{"name": "nonzero"}])
     assert [each.kept for each in turns] == [(False, True), (True,)] and turns[0].in_loss
+    assert [each.refused for each in turns] == [{"nonzero": 1}, {"nonzero": 0}]
     steps = [replace(GROUP[2], signals=Signals(entropies=((0.1, 0.2), (0.9, 0.7), (0.5, 0.5))))]
     assert kept("high_entropy", steps, quantile=0.4) == [(False, True, True)]
     both = [{"name": "finished"}, {"name": "no_void_turns"}]
-    assert [any(each.kept) for each in made([*mute, cut[3]], select=both)] == [True, False, False]
+    found = made([*mute, cut[3]], select=both)
+    assert [any(each.kept) for each in found] == [True, False, False]
+    refused = [(0, 0), (0, 3), (1, int(not all(cut[3].acted)))]
+    assert [(each.refused["finished"], each.refused["no_void_turns"]) for each in found] == refused
 
 
 def test_what_a_method_needs_is_known_beforehand() -> None:

@@ -62,6 +62,16 @@ def test_gates_see_raw_values_and_all_must_pass(make: Make) -> None:
     assert reward.total == 3.0
 
 
+def test_contributions_add_up_to_the_reward(make: Make) -> None:
+    shut = [{"on": "c", "threshold": 9.0}]
+    terms = {"a": 2.0, "b": 0.5, "c": 0.0, "d": 1.0, "e": 1.0}
+    grade = rubric(terms, {"a": 1.0, "b": [1, 3], "c": 7, "d": 5.0, "e": [1, 1]}, d=shut, e=shut)
+    reward = grade(make(ON_FIRST))
+    found = grade.contributions(reward.components, reward.per_turn)
+    assert found == {"a": 2.0, "b": (0.5, 1.5), "c": 0.0, "d": 0.0, "e": (0.0, 0.0)}
+    assert (reward.outcome, reward.turns) == (2.0, (0.5, 1.5))
+
+
 DEEPEYES = RubricConfig(
     terms={"answer": 0.8, "format": 0.2, "tool_use": 1.2},
     gates={"tool_use": (GateConfig("answer", 0.5),)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,11 +55,11 @@ def test_a_run_writes_what_it_did(qwen3: Path, tmp_path: Path) -> None:
     assert [line.get("eval/accuracy") for line in lines] == [0.0, None, 0.2]
     wanted = {
         "reward/total", "reward/answer", "rollout/num_turns", "rollout/tool_use", "rollout/zero_variance_groups",
-        "rollout/dropped", "stop/turn_limit", "policy/clip_fraction", "policy/kl", "policy/logprob_gap",
+        "rollout/dropped", "stop/turn_limit", "policy/clip_fraction", "policy/kl", "mismatch/gap",
         "policy/entropy", "policy/grad_norm", "policy/lr", "seconds/rollout", "seconds/update", "seconds/pack",
     }  # fmt: skip
     assert wanted <= lines[1].keys()
-    assert lines[1]["policy/logprob_gap"] < 1e-5
+    assert lines[1]["mismatch/gap"] < 1e-5 and lines[1]["mismatch/ess_share"] == pytest.approx(1.0, abs=1e-4)
     assert "update 2/2" in screen.getvalue() and "eval 0.2" in screen.getvalue()
     assert any((tmp_path / "run" / "tensorboard").iterdir())
     assert versions == [0, 1, 1, 2]
@@ -159,9 +160,23 @@ def test_a_wrong_sampler_shows_in_the_gap(qwen3: Path, tmp_path: Path) -> None:
 
     rl.train(replace(parts, roll=roll))
     (line,) = read_metrics(tmp_path)
-    assert line["policy/logprob_gap"] == pytest.approx(0.5, abs=1e-4)
-    assert line["policy/logprob_gap_max"] == pytest.approx(0.5, abs=1e-4)
-    assert line["policy/logprob_gap_k3"] > 0.05
+    assert line["mismatch/gap"] == pytest.approx(0.5, abs=1e-4)
+    assert line["mismatch/max_ratio"] == pytest.approx(math.exp(0.5), abs=1e-3)
+    assert line["mismatch/k3"] > 0.05 and line["mismatch/k1"] == pytest.approx(-0.5, abs=1e-4)
+    assert line["mismatch/ess_share"] == pytest.approx(1.0, abs=1e-4), "all weights are equal"
+
+
+@pytest.mark.parametrize("tools", [True, False])
+def test_a_trap_is_said_once_with_what_treats_it(qwen3: Path, tmp_path: Path, tools: bool) -> None:
+    world, screen = make_world(qwen3), io.StringIO()
+    parts = rl_parts(world, tmp_path, replace(TRAINING, save_every=0), console=Console(file=screen, width=300))
+
+    def roll(episodes: Sequence[Episode]) -> list[Trajectory]:
+        return [replace(t, turns=tuple(replace(u, actions=()) for u in t.turns)) for t in world.roll(episodes)]
+
+    rl.train(replace(parts, roll=roll, tools=tools))
+    assert screen.getvalue().count("tools hardly fire") == int(tools)
+    assert screen.getvalue().count("warning at update 5: replies cannot be read: 100 % of turns") == 1
 
 
 def test_a_kl_term_needs_its_reference(qwen3: Path, tmp_path: Path) -> None:
