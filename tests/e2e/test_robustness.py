@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from mmturn.batching.patches import Patches
 from mmturn.build import env_factory
 from mmturn.components import make_tools
 from mmturn.engines.scripted import ScriptedEngine
@@ -27,6 +28,7 @@ from mmturn.training.material import samples_of
 from mmturn.training.processes import start_processes
 from mmturn.training.settings import RlConfig, TrainingConfig
 from mmturn.types import Observation, StopReason, Task
+from tests.training.small_world import credited
 from tests.e2e.looking_world import ForcedGrammar, model_of, policy_of, recipe_of, rolled, tasks_on, write_pictures
 
 ANSWER = {"tool_call": "<answer>3</answer>", "mgpo": "\\boxed{3}"}
@@ -208,7 +210,7 @@ def test_a_picture_that_changes_under_a_run_fails_what_needs_it_alone(policy, pi
     tasks = [*tasks_on(pictures[1:], 2), Task("changing", "?", (str(path),), "3")]
     store = type(policy.store)(decoded_bytes=1, view_bytes=1)
     env = env_factory(policy.recipe, policy.loaded.family, store, make_tools(policy.recipe))
-    own = replace(policy, store=store, make_env=env)
+    own = replace(policy, store=store, patches=Patches(store, policy.loaded.family, 1), make_env=env)
 
     def spoil(request):
         if request.task_id == "changing":
@@ -229,7 +231,7 @@ def test_a_stray_placeholder_in_a_stored_trajectory_is_dropped_and_counted(repo,
     write_trajectories(tmp_path, fresh, policy.store)
     stored = [t for t in read_trajectories(tmp_path) if t.turns]
     feed = Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids)
-    good, problems = samples_of(stored, feed.rows)
+    good, problems = samples_of(credited(stored), feed.rows)
     assert not problems and good
 
     def spoiled(trajectory, mark, token):
@@ -241,7 +243,7 @@ def test_a_stray_placeholder_in_a_stored_trajectory_is_dropped_and_counted(repo,
     image = policy.loaded.image_token_id
     for mark, token in (("s", image), ("o", image), ("t", image), ("i", 5), ("s", policy.renderer.vision_start_id)):
         bad = spoiled(stored[0], mark, token)
-        samples, problems = samples_of([bad, *stored[1:]], feed.rows)
+        samples, problems = samples_of(credited([bad, *stored[1:]]), feed.rows)
         assert len(problems) == 1 and stored[0].id in problems[0] and "turn 0" in problems[0]
         assert {s.row.trajectory_id for s in samples} == {t.id for t in stored[1:]}
 
@@ -332,7 +334,8 @@ def test_an_image_that_is_lost_between_rollout_and_update_costs_its_trajectories
     policy = policy_of(recipe, ends=1.0)
     recipe = replace(recipe, reward=RubricConfig({f"{tmp_path}/spoil.py:spoil": 1.0}))
     store = type(policy.store)(decoded_bytes=1, view_bytes=1)
-    policy = replace(policy, store=store, make_env=env_factory(recipe, policy.loaded.family, store, make_tools(recipe)))
+    env = env_factory(recipe, policy.loaded.family, store, make_tools(recipe))
+    policy = replace(policy, store=store, patches=Patches(store, policy.loaded.family, 1), make_env=env)
     module = PolicyModule(policy.loaded, recipe.rollout.temperature, policy.renderer.banned_ids)
     screen = io.StringIO()
     trainee = Trainee(policy, module, start_processes("cpu"))
