@@ -28,8 +28,8 @@ from mmturn.training.material import samples_of
 from mmturn.training.processes import start_processes
 from mmturn.training.settings import RlConfig, TrainingConfig
 from mmturn.types import Observation, StopReason, Task
-from tests.training.small_world import credited
 from tests.e2e.looking_world import ForcedGrammar, model_of, policy_of, recipe_of, rolled, tasks_on, write_pictures
+from tests.training.small_world import credited
 
 ANSWER = {"tool_call": "<answer>3</answer>", "mgpo": "\\boxed{3}"}
 GOOD_LOOK = {
