@@ -122,7 +122,14 @@ def fingerprint(values: Mapping[str, Any]) -> str:
     """Everything that a row decides, on made-up numbers."""
     recipe = recipe_of(values)
     assigned = [(a.advantages, a.kept, a.raw) for a in Method(recipe.method).assign(batch())]
-    rest = [recipe.reward, recipe.rollout, recipe.rl.refill_rounds, recipe.rl.old_logprobs, recipe.curriculum.success]
+    rest = [
+        recipe.reward,
+        recipe.rollout,
+        recipe.rl.refill_rounds,
+        recipe.rl.old_logprobs,
+        recipe.curriculum.success,
+        recipe.context,
+    ]
     return json.dumps([assigned, objective(recipe.rl), plan(recipe), repr(rest)])
 
 
