@@ -14,7 +14,7 @@ from mmturn.credit.pairs import Label, Pair, graded
 from mmturn.errors import ConfigError, DataError
 from mmturn.interfaces import Rubric
 from mmturn.jobs.rollout import oracle_trajectories, store_rollouts
-from mmturn.jobs.train import open_trainee, resolved_of, seeded, shared_tasks, validator
+from mmturn.jobs.train import open_trainee, resolved_of, say_problems, seeded, shared_tasks, validator
 from mmturn.models.features import FeatureCache
 from mmturn.recipe import Recipe, check_preference
 from mmturn.rewards.rubric import RubricConfig, rubric_of
@@ -27,7 +27,7 @@ from mmturn.training.rl import ROLLOUTS_NAME
 from mmturn.training.run import RunSetup, check_fresh
 from mmturn.training.settings import PreferenceConfig
 from mmturn.training.updater import Updater
-from mmturn.types import Row, Trajectory
+from mmturn.types import Row, Task, Trajectory
 
 SEEN = RubricConfig({"gold_in_crop": 1.0})
 """How looks at the gold boxes and beside them are told apart."""
@@ -57,15 +57,18 @@ def prefer_policy(
     """Train on preferences between trajectories; the folder of the last checkpoint."""
     check_preference(recipe)
     recipe = seeded(recipe)
+    config = recipe.preference
     check_fresh(out, resume)
-    check_rollouts(recipe.preference, out, resume)
+    check_rollouts(config, out, resume)
     trainee = open_trainee(recipe, allow_code=allow_code)
     policy, processes = trainee.policy, trainee.processes
     feed = Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids)
-    rubric = rubric_of(SEEN if recipe.preference.source == "oracle" else recipe.reward, allow_code)
-    material = material_of(trajectories_for(policy, out, processes, rubric), recipe.preference, feed, rubric)
+    rubric = rubric_of(SEEN if config.source == "oracle" else recipe.reward, allow_code)
+    tasks, bad_rows = ([], []) if config.trajectories else shared_tasks(recipe, "train", out, processes)
+    say_problems(bad_rows, console)
+    material = material_of(trajectories_for(policy, tasks, out, processes, rubric), config, feed, rubric)
     if console is not None and processes.is_main:
-        say_material(material, console)
+        say_material(material, config, console)
     updater = Updater(trainee.module, recipe.training, processes)
     validation = shared_tasks(recipe, "val", out, processes)[0] if recipe.training.eval_every else []
     setup = RunSetup(
@@ -75,7 +78,7 @@ def prefer_policy(
     )  # fmt: skip
     features = FeatureCache(recipe.engine.feature_bytes, recipe.engine.feature_spill_bytes)
     parts = PreferenceParts(
-        setup=setup, config=recipe.preference, rows=material.rows, found=material.found, feed=feed, features=features,
+        setup=setup, config=config, rows=material.rows, found=material.found, feed=feed, features=features,
         price=trainee.price(), on_update=on_update,
     )  # fmt: skip
     return train(parts)
@@ -101,13 +104,18 @@ def rollout_files(path: Path) -> list[Path]:
     return sorted(file.parent for file in path.glob(f"{ROLLOUTS_NAME}*/{FILE_NAME}")) or [path]
 
 
-def trajectories_for(policy: Policy, out: Path, processes: Processes, rubric: Rubric) -> list[Trajectory]:
-    """What the recipe of a policy compares: stored, sampled or built now. All processes must call it."""
+def trajectories_for(
+    policy: Policy, tasks: Sequence[Task], out: Path, processes: Processes, rubric: Rubric
+) -> list[Trajectory]:
+    """What the recipe of a policy compares: stored trajectories, or ones of ``tasks`` that are sampled or built now.
+    All processes must call it. Raises DataError where there are neither trajectories nor tasks."""
     config = policy.recipe.preference
+    if not (config.trajectories or tasks):
+        raise DataError("nothing to compare: set data.train (--data) or preference.trajectories")
     if config.source == "oracle":
-        return beside_the_point(policy, out, processes)
+        return beside_the_point(policy, tasks)
     if not config.trajectories:
-        sources = [sampled(policy, out, processes, rubric)]
+        sources = [sampled(policy, tasks, out, processes, rubric)]
     else:
         sources = rollout_files(Path(config.trajectories))
     for source in sources:
@@ -115,10 +123,9 @@ def trajectories_for(policy: Policy, out: Path, processes: Processes, rubric: Ru
     return [trajectory for source in sources for trajectory in read_trajectories(trajectory_file(source))]
 
 
-def sampled(policy: Policy, out: Path, processes: Processes, rubric: Rubric) -> Path:
+def sampled(policy: Policy, tasks: Sequence[Task], out: Path, processes: Processes, rubric: Rubric) -> Path:
     """The rollouts of a run that samples before it learns; the main process samples them, once."""
     folder, unfinished = out / ROLLOUTS_NAME, out / f".{ROLLOUTS_NAME}"
-    tasks = shared_tasks(policy.recipe, "train", out, processes)[0]
     if processes.is_main and not folder.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
         store_rollouts(policy, tasks, unfinished, group_size=policy.recipe.preference.samples, rubric=rubric)
@@ -127,14 +134,12 @@ def sampled(policy: Policy, out: Path, processes: Processes, rubric: Rubric) -> 
     return folder
 
 
-def beside_the_point(policy: Policy, out: Path, processes: Processes) -> list[Trajectory]:
+def beside_the_point(policy: Policy, tasks: Sequence[Task]) -> list[Trajectory]:
     """Looks at the gold boxes and copies of them that look beside, each two a group, not graded yet."""
-    recipe = policy.recipe
-    tasks = shared_tasks(recipe, "train", out, processes)[0]
-    copies = oracle_trajectories(policy, tasks, recipe.oracle, recipe.preference.beside)
+    oracle, beside = policy.recipe.oracle, policy.recipe.preference.beside
     return [
-        *(replace(t, group=t.id) for t in oracle_trajectories(policy, tasks, recipe.oracle)),
-        *(replace(t, group=t.id, id=f"{t.id} beside") for t in copies),
+        *(replace(t, group=t.id) for t in oracle_trajectories(policy, tasks, oracle)),
+        *(replace(t, group=t.id, id=f"{t.id} beside") for t in oracle_trajectories(policy, tasks, oracle, beside)),
     ]
 
 
@@ -173,9 +178,9 @@ def trainable(rows: Sequence[Row], trajectory: Trajectory) -> list[Row]:
     return list(rows)
 
 
-def say_material(material: Material, console: Console) -> None:
+def say_material(material: Material, config: PreferenceConfig, console: Console) -> None:
     """How much there is to learn from, and what was left out."""
-    noun = "labels" if isinstance(material.found[0], Label) else "pairs"
+    noun = "labels" if config.loss == "m_kto" else "pairs to choose from" if config.pairs == "widest" else "pairs"
     text = f"{len(material.found)} {noun} among {len(material.rows)} trajectories"
     console.print(text, markup=False, highlight=False, soft_wrap=True)
     if material.problems:

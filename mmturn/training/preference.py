@@ -138,9 +138,8 @@ class PreferenceObjective:
 
     def __call__(self, scores: TokenScores, piece: MicroBatch) -> Loss:
         weight = piece.signals["weight"]
-        losses, right, rewards, sides = (self._labels if self.config.loss == "m_kto" else self._pairs)(
-            scores.logprobs, piece
-        )
+        judge = self._labels if self.config.loss == "m_kto" else self._pairs
+        losses, right, rewards, sides = judge(scores.logprobs, piece)
         counted = weight > 0
         sides = sides & counted[:, None]
         totals, numbers = rewards.masked_fill(~sides, 0.0).sum(dim=0), sides.sum(dim=0)
