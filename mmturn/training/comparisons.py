@@ -203,13 +203,13 @@ def _example(comparison: Pair | Label, name: str, rows: Sequence[Sequence[Row]],
             raise DataError(f"trajectory {trajectory}: has no sampled token to compare by")
         kept += own
     problems = [known.problems[index] for index in comparison.members if index in known.problems]
-    scored = all(index in known.logprobs for index in comparison.members)
+    complete = all(index in known.logprobs for index in comparison.members)
     return Example(
         objective=comparison.objective,
         desirable=not isinstance(comparison, Label) or comparison.desirable,
         rows=tuple(row for *_, row in kept),
         sides=tuple(side for side, *_ in kept),
-        reference=tuple(known.logprobs[index][place] for _, index, place, _ in kept) if scored else (),
+        reference=tuple(known.logprobs[index][place] for _, index, place, _ in kept) if complete else (),
         problem=problems[0] if problems else "",
     )
 

@@ -85,8 +85,8 @@ def train(parts: PreferenceParts) -> Path:
         if config.loss != "m_kto" or config.z0 == "zero":
             return PreferenceObjective(config)
         scores = setup.updater.score(pieces, filler=filler, images=images)
-        own = [ratios(score.logprobs, piece)[:, 0] for score, piece in zip(scores, pieces, strict=True)]
-        utilities = [value for part in processes.gather([part.cpu() for part in own]) for value in part]
+        own = [ratios(score.logprobs.cpu(), piece)[:, 0] for score, piece in zip(scores, pieces, strict=True)]
+        utilities = [values for part in processes.gather(own) for values in part]
         return PreferenceObjective(config, float(reference_point(config.beta * torch.cat(utilities))))
 
     lesson = Lesson(
@@ -107,7 +107,8 @@ def prepared(parts: PreferenceParts, images: Images) -> tuple[list[Example], lis
         reference = Reference(setup.updater.policy, setup.training, setup.updater.processes, copied=False)
         wanted = {index for comparison in found for index in comparison.members}
         known = scored(wanted, parts.rows, parts.feed, setup.training, reference, images)
-        setup.updater.take_counters(), images.take_counters()  # no update's
+        setup.updater.take_counters()  # these are no update's
+        images.take_counters()
         if images.trainable or setup.training.deterministic:
             images.cache.clear()
     if config.pairs == "widest":

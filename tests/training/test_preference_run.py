@@ -16,6 +16,7 @@ from torch import Tensor
 from mmturn.credit.pairs import Label, Pair
 from mmturn.errors import CheckpointError, DataError, MmturnError
 from mmturn.losses.preference import m_dpo_loss
+from mmturn.models.settings import LoraSettings
 from mmturn.training import preference
 from mmturn.training.log import read_metrics
 from mmturn.training.settings import PreferenceConfig
@@ -183,16 +184,21 @@ def test_each_image_is_encoded_once_and_the_beginning_of_a_pair_runs_once(qwen3:
     assert line["cost/trained_tokens"] < sum(len(row.token_ids) for part in parts.rows for row in part)
 
 
-@pytest.mark.parametrize("load", [{}, {"freeze_vision": True}])
+@pytest.mark.parametrize("load", [{}, {"freeze_vision": True}, {"lora": LoraSettings(rank=4)}])
 @pytest.mark.parametrize("kind", ["m_dpo", "m_kto"])
 def test_it_goes_on_where_it_stopped(qwen3: Path, tmp_path: Path, load: dict[str, Any], kind: str) -> None:
     """The reference is that of the policy as first loaded, not of the checkpoint."""
+
+    def begun() -> World:
+        torch.manual_seed(0)  # adapters are drawn at random
+        return make_world(qwen3, **load)
+
     training = replace(TRAINING, updates=4, lr=1e-2)
     config = PreferenceConfig(pairs_per_update=2) if kind == "m_dpo" else replace(KTO, shuffle=True, pairs_per_update=3)
     found = PAIRS if kind == "m_dpo" else LABELS
-    whole, second = make_world(qwen3, **load), make_world(qwen3, **load)
+    whole, second = begun(), begun()
     preference.train(parts_of(whole, tmp_path / "whole", training, config, found))
-    preference.train(parts_of(make_world(qwen3, **load), tmp_path / "cut", replace(training, updates=2), config, found))
+    preference.train(parts_of(begun(), tmp_path / "cut", replace(training, updates=2), config, found))
     preference.train(parts_of(second, tmp_path / "cut", training, config, found, resume=True))
     want = weights_of(whole)
     assert all(torch.equal(weight, want[name]) for name, weight in weights_of(second).items())
@@ -201,9 +207,7 @@ def test_it_goes_on_where_it_stopped(qwen3: Path, tmp_path: Path, load: dict[str
              for name in ("whole", "cut")]  # fmt: skip
     assert lines[0] == lines[1]
     with pytest.raises(CheckpointError, match="other data: it was trained on"):
-        preference.train(
-            parts_of(make_world(qwen3, **load), tmp_path / "cut", training, config, found[1:], resume=True)
-        )
+        preference.train(parts_of(begun(), tmp_path / "cut", training, config, found[1:], resume=True))
 
 
 def lost(parts: preference.PreferenceParts, index: int) -> preference.PreferenceParts:
