@@ -15,7 +15,14 @@ from mmturn.models.settings import ModelConfig
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.tasks.visual_search.words import LEVELS
-from mmturn.training.settings import CurriculumConfig, RlConfig, SftConfig, TrainingConfig, check_seed
+from mmturn.training.settings import (
+    CurriculumConfig,
+    PreferenceConfig,
+    RlConfig,
+    SftConfig,
+    TrainingConfig,
+    check_seed,
+)
 from mmturn.types import Json
 
 Named = dict[str, Any]
@@ -121,6 +128,7 @@ class Recipe:
     """Folder of the run; empty: runs/NAME."""
     seed: int = 0
     """The run's seed: samples, environments and the order of tasks follow from it."""
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
 
     def __post_init__(self) -> None:
         if "name" not in self.env:
@@ -168,3 +176,23 @@ def check_rl(recipe: Recipe) -> None:
 def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:
     """A named component's own settings."""
     return {key: value for key, value in component.items() if key != "name"}
+
+
+def check_preference(recipe: Recipe) -> None:
+    """Refuse, before any weight is loaded, what preference learning cannot do right."""
+    config = recipe.preference
+    if recipe.rollout.temperature <= 0:
+        raise ConfigError("rollout.temperature must be above 0: log-probs are those at the sampling temperature")
+    if recipe.model.lora is not None and recipe.model.lora.dropout > 0:
+        raise ConfigError("model.lora.dropout must be 0 in preference learning: dropout blurs what is compared")
+    if config.source == "oracle":
+        if not (recipe.oracle.look and recipe.tools):
+            raise ConfigError("preference.source oracle compares looks: it needs a tool, and oracle.look: true")
+        known = ["total"]
+    elif config.trajectories:
+        return
+    else:
+        known = ["total", "outcome", *recipe.reward.terms]
+    unknown = [name for name in config.objectives if name not in known]
+    if unknown:
+        raise ConfigError(f"preference.objectives: nothing grades {', '.join(unknown)} (known: {', '.join(known)})")

@@ -1,4 +1,4 @@
-"""train, sft, rollout, eval, replay."""
+"""train, sft, prefer, rollout, eval, replay."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ ResumeOption = Annotated[
 ]
 SMOKE_TRAINING = ["training.updates=2", "training.save_every=1", "rl.group_size=4", "rl.groups_per_update=2"]
 SMOKE_SFT = ["training.updates=2", "training.save_every=1", "sft.rows_per_update=4"]
+SMOKE_PREFER = [
+    "training.updates=2", "training.save_every=1", "preference.samples=6", "preference.pairs_per_update=2"
+]  # fmt: skip
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 
 
@@ -87,6 +90,31 @@ def sft(
 
     folder = run_folder(out, settings.out, Path(recipe).stem)
     last = sft_policy(settings, folder, resume=resume, allow_code=True, console=console())
+    say(f"policy: {last / 'policy'}")
+    stop_processes()
+
+
+def prefer(
+    recipe: RecipeArgument = None,
+    data: DataOption = None,
+    model: ModelOption = None,
+    tool: ToolOption = None,
+    reward: RewardOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    smoke: SmokeOption = False,
+) -> None:
+    """Train on preferences between trajectories: stored ones, or ones that are sampled first."""
+    recipe = recipe_for(recipe, model, nano="nano_prefer", other="own")
+    overrides = ([*SMOKE_DATA, *SMOKE_PREFER] if smoke else []) + (set_ or [])
+    settings = open_recipe(recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed)
+    from mmturn.jobs.prefer import prefer_policy
+    from mmturn.training.processes import stop_processes
+
+    folder = run_folder(out, settings.out, Path(recipe).stem)
+    last = prefer_policy(settings, folder, resume=resume, allow_code=True, console=console())
     say(f"policy: {last / 'policy'}")
     stop_processes()
 
@@ -192,6 +220,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command("train")(train)
     app.command("sft")(sft)
+    app.command("prefer")(prefer)
     app.command("rollout")(rollout)
     app.command("eval")(evaluate)
     app.command("replay")(replay)

@@ -32,12 +32,14 @@ class LookScript:
         look: bool = True,
         answer: bool = True,
         anywhere: bool = False,
+        beside: float = 0.0,
     ) -> None:
         """``look=False`` answers at once; ``answer=False`` leaves the answer to a model (see MixedEngine);
-        ``anywhere=True`` keeps the crop's size and draws its place at random."""
+        ``anywhere=True`` keeps the crop's size and draws its place at random; ``beside`` moves the same crop by so many
+        of its sides, in a direction drawn at random."""
         self.tasks: Mapping[str, Task] = {task.id: task for task in tasks}
         self.grammar, self.tool, self.scale, self.jitter, self.offset = grammar, tool, scale, jitter, offset
-        self.look, self.answer, self.anywhere = look, answer, anywhere
+        self.look, self.answer, self.anywhere, self.beside = look, answer, anywhere, beside
 
     def __call__(self, request: Request) -> str | None:
         """The completion of a request, or None where the model is to answer."""
@@ -62,6 +64,9 @@ class LookScript:
             x, y = rng.uniform(0, bounds.width), rng.uniform(0, bounds.height)
         else:
             x, y = np.array([shown.center.x, shown.center.y]) + side * rng.normal(self.offset, self.jitter)
+        if self.beside:
+            angle = rng.uniform(0, 2 * math.pi)
+            x, y = x + self.beside * side * math.cos(angle), y + self.beside * side * math.sin(angle)
         box = Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2).shift_into(bounds)
         x0, y0 = round(box.x0), round(box.y0)
         return Box(x0, y0, max(round(box.x1), x0 + 1), max(round(box.y1), y0 + 1)).intersect(bounds)

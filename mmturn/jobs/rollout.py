@@ -54,17 +54,20 @@ def store_rollouts(
     return out
 
 
-def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig) -> ScriptedEngine:
-    """An engine that looks where the gold boxes are, as broadly as the settings say."""
+def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig, beside: float = 0.0) -> ScriptedEngine:
+    """An engine that looks where the gold boxes are, as broadly as the settings say, or ``beside`` them."""
     tool = policy.make_env().tools[0].name if config.look else ""
     script = LookScript(
         tasks, policy.grammar, tool=tool, scale=config.scale, jitter=config.jitter, offset=config.offset,
-        look=config.look,
+        look=config.look, beside=beside,
     )  # fmt: skip
     return ScriptedEngine(lambda request: script(request) or "", policy.renderer)
 
 
-def oracle_trajectories(policy: Policy, tasks: Sequence[Task], config: OracleConfig) -> Iterator[Trajectory]:
-    """Supervised trajectories: the true environment answers the oracle's looks."""
-    engine = oracle_engine(policy, tasks, config)
+def oracle_trajectories(
+    policy: Policy, tasks: Sequence[Task], config: OracleConfig, beside: float = 0.0
+) -> Iterator[Trajectory]:
+    """Supervised trajectories: the true environment answers the oracle's looks. With ``beside`` the same, their looks
+    that many sides of the crop away."""
+    engine = oracle_engine(policy, tasks, config, beside)
     yield from roll(policy, tasks, engine=engine, group_size=config.per_task)

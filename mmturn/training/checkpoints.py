@@ -46,7 +46,7 @@ class CheckpointState:
     """What ``state.json`` holds."""
 
     kind: str
-    """``rl`` or ``sft``."""
+    """``rl``, ``sft`` or ``preference``."""
     update: int
     """Updates done."""
     world_size: int

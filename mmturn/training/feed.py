@@ -11,7 +11,7 @@ from mmturn.batching.rows import rows_of
 from mmturn.errors import DataError
 from mmturn.families.spec import Family
 from mmturn.models.load import LoadedModel
-from mmturn.training.microbatches import MicroBatch, cut, cut_groups
+from mmturn.training.microbatches import MicroBatch, cut, cut_groups, groups_of
 from mmturn.training.settings import TrainingConfig
 from mmturn.types import Row, Trajectory
 
@@ -72,14 +72,21 @@ class Feed:
         )  # fmt: skip
 
     def batches(
-        self, rows: Sequence[Row], training: TrainingConfig, advantages: Sequence[Sequence[float]] | None = None
+        self,
+        rows: Sequence[Row],
+        training: TrainingConfig,
+        advantages: Sequence[Sequence[float]] | None = None,
+        *,
+        whole: bool = False,
     ) -> list[tuple[list[int], Batch]]:
-        """Rows cut into batches as the settings say, with the indices of their rows; ``Images`` shows the pictures."""
+        """Rows cut into batches as the settings say, with the indices of their rows; ``Images`` shows the pictures.
+        With ``whole`` the rows of a group share a batch, whatever its size."""
+        most = training.micro_batch_rows, training.micro_batch_tokens
         if training.layout == "padded":
-            cuts = cut([len(row.token_ids) for row in rows], training.micro_batch_rows, training.micro_batch_tokens)
+            cuts = cut([len(row.token_ids) for row in rows], *most, groups_of(rows) if whole else None)
             bins: list[tuple[list[int], list[int] | None]] = [(indices, None) for indices in cuts]
         else:
-            trees = cut_groups(rows, self.image_token_id, training.micro_batch_rows, training.micro_batch_tokens)
+            trees = cut_groups(rows, self.image_token_id, *most, whole=whole)
             bins = [(tree.rows, [len(group) for group in tree.groups]) for tree in trees]
         worth = None if advantages is None else list(advantages)
         return [

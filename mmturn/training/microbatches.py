@@ -31,22 +31,24 @@ class MicroBatch:
         return replace(self, signals={**self.signals, **signals})
 
 
-def cut(lengths: Sequence[int], max_rows: int, max_tokens: int = 0) -> list[list[int]]:
+def cut(
+    lengths: Sequence[int], max_rows: int, max_tokens: int = 0, units: Sequence[Sequence[int]] | None = None
+) -> list[list[int]]:
     """Indices of rows by micro-batch: rows of like length together, so that little is padding.
 
-    ``max_tokens``: most tokens of a micro-batch, padding included; 0 sets no limit. A longer row goes alone.
-    The cut depends on the lengths alone.
+    ``max_tokens``: most tokens of a micro-batch, padding included; 0 sets no limit. ``units``: indices of rows that
+    stay together; None: each row by itself. A unit that is too large goes alone. The cut depends on the lengths alone.
     """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    longest = [(max(lengths[index] for index in unit), unit) for unit in units or [[i] for i in range(len(lengths))]]
     pieces: list[list[int]] = []
-    for index in order:
-        current = pieces[-1] if pieces else []
-        longest = lengths[current[0]] if current else 0
-        full = len(current) >= max_rows or (max_tokens and (len(current) + 1) * longest > max_tokens)
-        if not current or full:
-            pieces.append([index])
+    widest = 0
+    for length, unit in sorted(longest, key=lambda found: (-found[0], found[1][0])):
+        rows = len(unit) + (len(pieces[-1]) if pieces else 0)
+        if not pieces or rows > max_rows or (max_tokens and rows * widest > max_tokens):
+            pieces.append(list(unit))
+            widest = length
         else:
-            current.append(index)
+            pieces[-1] += unit
     return pieces
 
 
@@ -65,26 +67,33 @@ class Bin:
         return [index for group in self.groups for index in group]
 
 
-def cut_groups(rows: Sequence[Row], image_token_id: int, max_rows: int, max_tokens: int = 0) -> list[Bin]:
-    """Rows by micro-batch, those of one group together: their common beginning is computed once.
-
-    The largest trees are placed first, each where it fits first. ``max_tokens``: most packed tokens of a micro-batch;
-    0 sets no limit. A group that is too large is cut, and its beginning repeated; a longer row goes alone. The cut
-    depends on the rows alone.
-    """
+def groups_of(rows: Sequence[Row]) -> list[list[int]]:
+    """Indices of the rows of each group, in order; a row without a group is one by itself."""
     groups: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row.group or f"\0{index}", []).append(index)
+    return list(groups.values())
+
+
+def cut_groups(
+    rows: Sequence[Row], image_token_id: int, max_rows: int, max_tokens: int = 0, *, whole: bool = False
+) -> list[Bin]:
+    """Rows by micro-batch, those of one group together: their common beginning is computed once.
+
+    The largest trees are placed first, each where it fits first. ``max_tokens``: most packed tokens of a micro-batch;
+    0 sets no limit. A group that is too large is cut, and its beginning repeated; with ``whole`` it goes alone instead,
+    as a longer row does. The cut depends on the rows alone.
+    """
     trees: list[Bin] = []
-    for members in groups.values():
+    for members in groups_of(rows):
         prefix = shared_prefix([rows[index] for index in members], image_token_id)[0]
         room = 0
         for index in members:
             own = len(rows[index].token_ids) - prefix
             part = trees[-1] if room else None
-            if part is None or (max_tokens and part.tokens + own > max_tokens):
+            if part is None or (max_tokens and part.tokens + own > max_tokens and not whole):
                 trees.append(Bin(((index,),), prefix + own))
-                room = max_rows - 1
+                room = len(members) if whole else max_rows - 1
             else:
                 trees[-1] = Bin(((*part.groups[0], index),), part.tokens + own)
                 room -= 1

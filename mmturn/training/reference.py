@@ -1,4 +1,4 @@
-"""The reference policy of a KL term: the policy as first loaded."""
+"""The reference policy of a KL term or a preference: the policy as first loaded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class Reference:
     """Log-probs of the policy that training started from.
 
     With LoRA it is the base model with its adapters off, for free; otherwise a frozen copy, so make it before the
-    updater and before a checkpoint is loaded. Under ZeRO-3 the copy is sharded too.
+    updater and before a checkpoint is loaded. Under ZeRO-3 the copy is sharded too. ``copied=False`` asks the policy
+    itself, which is true until it learns or a checkpoint is loaded.
     """
 
-    def __init__(self, policy: nn.Module, config: TrainingConfig, processes: Processes) -> None:
-        self.processes = processes
+    def __init__(self, policy: nn.Module, config: TrainingConfig, processes: Processes, *, copied: bool = True) -> None:
+        self.processes, self._copied = processes, copied
         self._images: Images | None = None
         self._adapted: Any = policy.model if hasattr(policy.model, "peft_config") else None
-        if self._adapted is not None:
+        if self._adapted is not None or not copied:
             self._policy: Any = policy
             return
         frozen = copy.deepcopy(policy).requires_grad_(False).eval()
@@ -46,7 +47,7 @@ class Reference:
 
     def _images_of(self, images: Images) -> Images:
         """The policy's features where its tower never changes; else this policy's own, which stay true."""
-        if not images.trainable:
+        if not (images.trainable and self._copied):
             return images
         if self._images is None:
             cache = FeatureCache(images.cache.max_bytes, images.cache.spill_bytes)

@@ -243,9 +243,9 @@ def check_fresh(folder: Path, resume: bool) -> None:
 
 def _check_finite(update: int, metrics: Mapping[str, float]) -> None:
     """Stop before a broken policy replaces good checkpoints."""
-    for key in ("policy/loss", "sft/loss", "policy/grad_norm", "sft/grad_norm"):
-        if not math.isfinite(metrics.get(key, 0.0)):
+    for key, value in metrics.items():
+        if key.endswith(("/loss", "/grad_norm")) and not math.isfinite(value):
             raise MmturnError(
-                f"update {update}: {key} is {metrics[key]}; the run stops here, its last checkpoint is from before. "
+                f"update {update}: {key} is {value}; the run stops here, its last checkpoint is from before. "
                 "Lower training.lr, set training.max_grad_norm, or use float32"
             )

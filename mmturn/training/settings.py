@@ -252,3 +252,82 @@ class SftConfig:
     def __post_init__(self) -> None:
         _require(self.rows_per_update >= 1, f"sft.rows_per_update must be at least 1, got {self.rows_per_update}")
         _require(self.epochs >= 0, f"sft.epochs must be 0 or more, got {self.epochs}")
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceConfig:
+    """Preference learning on pairs of trajectories, or on trajectories that are labelled good and bad."""
+
+    source: Literal["rollouts", "oracle"] = "rollouts"
+    """rollouts: what policies sampled. oracle: looks at the gold boxes (section ``oracle``), each beside a copy that
+    looks beside the point, in the true environment; ``total`` is then the share of gold boxes that its crops hold."""
+    trajectories: str = ""
+    """rollouts: stored ones (a .jsonl, its folder, or a run); empty: sample them first, into the run's folder."""
+    samples: int = 8
+    """rollouts: trajectories per task where they are sampled first."""
+    beside: float = 1.5
+    """oracle: how far the copy looks beside the point, in sides of the crop."""
+    pairs: Literal["best_worst", "thresholds", "widest", "turns"] = "best_worst"
+    """What is compared within a group. best_worst: its best trajectory with its worst. thresholds: each good one with
+    each bad one. widest: of these, the pair with the largest gap in likelihood under the policy as first loaded. turns:
+    of each history that trajectories share, the two furthest apart that go on differently, from that turn on."""
+    objectives: dict[str, float] = field(default_factory=lambda: {"total": 1.0})
+    """What of the reward is compared -> weight of its mean loss: ``total``, ``outcome``, or the raw value of a
+    component. Each objective has pairs of its own; they train one policy."""
+    good_from: float = 1.0
+    """thresholds, widest and labels: a trajectory is good from this value on."""
+    bad_to: float = 0.5
+    """... and bad up to this one; those between are left out."""
+    min_gap: float = 0.0
+    """best_worst, turns: the values of a pair must differ by more than this."""
+    per_group: int = 0
+    """thresholds, turns: most pairs of a group and objective; 0 takes all."""
+    widest_gap: Literal["against", "along"] = "against"
+    """widest: the lead of the bad one, which the policy gets most wrong; or that of the good one."""
+    loss: Literal["m_dpo", "m_kto", "orpo"] = "m_dpo"
+    """m_dpo: pairs, against the policy as first loaded. m_kto: trajectories labelled by ``good_from`` and ``bad_to``,
+    against it too. orpo: pairs, without a reference."""
+    beta: float = 0.1
+    """m_dpo, m_kto: what the log-ratio to the reference is multiplied by (eta of M-DPO)."""
+    margin: float = 0.0
+    """m_dpo, orpo: how far a pair has to lie apart."""
+    orpo_weight: float = 0.1
+    """orpo: weight of the odds ratio beside the likelihood of the chosen trajectory."""
+    lambda_plus: float = 1.0
+    """m_kto: weight of good trajectories."""
+    lambda_minus: float = 1.0
+    """m_kto: weight of bad trajectories."""
+    scale: float = 1.0
+    """m_kto: slope of the sigmoid (M-KTO prints beta once more)."""
+    z0: Literal["batch", "zero"] = "batch"
+    """m_kto: what counts as neutral. batch: the mean of beta times log-ratio over the update's trajectories, if above
+    0, by a forward pass before the step. zero: the reference policy itself."""
+    pairs_per_update: int = 32
+    """Pairs (or labelled trajectories) in one optimizer step, over all processes."""
+    epochs: float = 0.0
+    """Passes over them; 0 runs ``training.updates`` updates. The smaller of the two ends the run."""
+    shuffle: bool = True
+    """Shuffle them anew each epoch, by the seed."""
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "pairs_per_update"):
+            _require(getattr(self, name) >= 1, f"preference.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("beside", "beta", "orpo_weight", "scale"):
+            _require(getattr(self, name) > 0, f"preference.{name} must be above 0, got {getattr(self, name)}")
+        for name in ("min_gap", "per_group", "margin", "lambda_plus", "lambda_minus", "epochs"):
+            _require(getattr(self, name) >= 0, f"preference.{name} must be 0 or more, got {getattr(self, name)}")
+        _require(bool(self.objectives), "preference.objectives must name at least one (e.g. total: 1.0)")
+        for name, weight in self.objectives.items():
+            _require(0 < weight < float("inf"), f"preference.objectives.{name} must be above 0, got {weight}")
+        _require(
+            self.bad_to < self.good_from,
+            f"preference.bad_to must be below preference.good_from, got {self.bad_to} and {self.good_from}",
+        )
+        _require(
+            not (self.source == "oracle" and self.trajectories),
+            "preference.source oracle builds its own trajectories: leave preference.trajectories empty",
+        )
+        _require(
+            self.loss != "m_kto" or (self.pairs == "thresholds" and not self.per_group and not self.margin),
+            "preference.loss m_kto learns from labels: set preference.pairs to thresholds, per_group and margin to 0",
+        )

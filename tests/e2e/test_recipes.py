@@ -84,6 +84,25 @@ def test_mgpo_launcher_takes_an_update_under_zero_3(repo: Path, rows: Path, tmp_
     assert state["zero_stage"] == 3
 
 
+def test_prefer_launcher_and_its_recipe_on_stored_rollouts(repo: Path, tmp_path: Path):
+    """`train/nano_prefer.sh --smoke`, then `mmturn prefer` on what it sampled."""
+    shim = tmp_path / "mmturn"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mmturn "$@"\n', encoding="utf-8")
+    shim.chmod(0o755)
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(
+        "bash", str(repo / "train" / "nano_prefer.sh"), "--smoke", "--out", str(first), cwd=tmp_path, MMTURN=str(shim)
+    )  # fmt: skip
+    stored = [f"preference.trajectories={first}", "preference.pairs=turns", "training.updates=1"]
+    out = run(
+        sys.executable, "-m", "mmturn", "prefer", "nano_prefer", "--smoke", "--out", str(second), *overrides(*stored),
+        cwd=repo,
+    )  # fmt: skip
+    assert "pairs among" in out and "ranked right" in out
+    assert [line["update"] for line in updates(first)] == [1, 2] and len(updates(second)) == 1
+    assert all(0 <= line["preference/accuracy"] <= 1 for line in updates(first) + updates(second))
+
+
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
 def test_own_data_and_own_tool(kind, rows: Path, tmp_path: Path):
     """The README's line: mmturn train --data mine.jsonl --model PATH --tool ./my_tool.py:Magnify."""

@@ -120,6 +120,22 @@ def test_looking_anywhere_looks_as_large_elsewhere(policy, world_tasks):
         assert (missed > 0) is anywhere
 
 
+def test_a_look_beside_the_point_is_the_same_look_moved(policy, world_tasks):
+    tasks = [task for task in world_tasks if len(task.boxes) == 1]
+    config = OracleConfig(per_task=3, scale=(2.0, 2.2), jitter=0.0)
+    sees = rubric_of(RubricConfig({"gold_in_crop": 1.0}))
+    looks = {t.id: t for t in oracle_trajectories(policy, tasks, config)}
+    copies = {t.id: t for t in oracle_trajectories(policy, tasks, config, beside=2.0)}
+    assert looks.keys() == copies.keys() and all(sees(t).total == 1.0 for t in looks.values())
+    assert all(sees(t).total == 0.0 for t in copies.values())
+    moves = set()
+    for name, look in looks.items():
+        good, bad = (Box(*t[name].turns[0].actions[0].arguments["bbox_2d"]) for t in (looks, copies))
+        assert bad.width == pytest.approx(good.width, abs=2) and look.turns[0].observation.views
+        moves.add((good.center.x < bad.center.x, good.center.y < bad.center.y))
+    assert len(moves) > 2, "in directions of their own"
+
+
 def test_an_oracle_can_leave_the_answer_to_a_model(policy, world_tasks):
     tasks = [task for task in world_tasks if task.boxes][:2]
     script = LookScript(tasks, policy.grammar, answer=False)

@@ -13,19 +13,21 @@ from typing import Any, Literal
 
 import torch
 
+from mmturn.credit.pairs import Label
 from mmturn.losses.aggregate import Denominators
 from mmturn.models.features import FeatureCache
 from mmturn.models.settings import LoraSettings
-from mmturn.training import rl
+from mmturn.training import preference, rl
 from mmturn.training.images import Images
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
-from mmturn.training.settings import RlConfig, TrainingConfig
+from mmturn.training.settings import PreferenceConfig, RlConfig, TrainingConfig
 from mmturn.training.updater import Updater
 from mmturn.types import Trajectory
+from tests.training.preference_world import PAIRS, parts_of
 from tests.training.small_world import TRAINING, World, credited, make_world, rl_parts
 
 CONFIG = TrainingConfig(lr=1e-2, eps=1e-3, max_grad_norm=0.5, log=(), progress=False)
@@ -95,6 +97,19 @@ def learn_balanced(world: World, rank: int | None) -> tuple[Updater, dict[str, f
     return updater, learner.learn(samples, 1), seen
 
 
+def prefer(model: Path, folder: Path, loss: Literal["m_dpo", "m_kto"]) -> dict[str, torch.Tensor] | None:
+    """Two steps over three pairs or five labels, which two processes cannot halve; the weights."""
+    labels = loss == "m_kto"
+    config = PreferenceConfig(
+        loss=loss, pairs="thresholds" if labels else "best_worst", pairs_per_update=5 if labels else 3, beta=0.5
+    )
+    found = [Label(index, index % 2 == 0) for index in range(5)] if labels else PAIRS
+    training = dataclasses.replace(CONFIG, updates=2, zero_stage=3, save_every=0, micro_batch_rows=2)
+    parts = parts_of(make_world(model), folder, training, config, found)
+    preference.train(parts)
+    return parts.setup.updater.weights()
+
+
 def look_while_gathered(world: World, updater: Updater, rank: int) -> None:
     """As many forward passes as a process likes, in no common order, then a common step again."""
     pieces = world.pieces(work(world, rank), rows=1)
@@ -136,6 +151,10 @@ def main(model: Path, out: Path) -> None:
     everything = start_processes("cpu").gather(seen)
     if rank == 0:
         torch.save({"weights": weights, "metrics": metrics, "seen": everything}, out / "balanced.pt")
+    for loss in ("m_dpo", "m_kto"):
+        weights = prefer(model, out / loss, loss)
+        if rank == 0:
+            torch.save(weights, out / f"{loss}.pt")
     for updates in (2, 4):  # a run, and its resumption
         torch.manual_seed(0)
         world = make_world(model)

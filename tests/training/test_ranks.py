@@ -17,7 +17,7 @@ from mmturn.models.settings import LoraSettings
 from mmturn.store.trajectories import read_trajectories
 from mmturn.training.checkpoints import read_state
 from mmturn.training.log import read_metrics
-from tests.training.ranks_program import CONFIG, learn, learn_balanced
+from tests.training.ranks_program import CONFIG, learn, learn_balanced, prefer
 from tests.training.small_world import make_world
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
@@ -95,6 +95,19 @@ def test_work_is_evened_out_and_the_result_is_the_same(ran: Path, qwen3: Path) -
     assert weights is not None
     for key, weight in weights.items():
         assert torch.allclose(found["weights"][key], weight, atol=2e-6), key
+
+
+@pytest.mark.parametrize("loss", ["m_dpo", "m_kto"])
+def test_preferences_are_learned_as_by_one(ran: Path, qwen3: Path, tmp_path: Path, loss: Any) -> None:
+    want = prefer(qwen3, tmp_path, loss)
+    found = torch.load(ran / f"{loss}.pt", weights_only=True)
+    assert want is not None and found.keys() == want.keys()
+    for key, weight in want.items():
+        assert torch.allclose(found[key], weight, atol=2e-6), key
+    keys = [f"preference/{name}" for name in ("loss", "margin", "grad_norm", "dropped")]
+    ours, theirs = ([{key: line[key] for key in keys} for line in read_metrics(p)] for p in (ran / loss, tmp_path))
+    assert all(line == pytest.approx(other, abs=1e-4) for line, other in zip(ours, theirs, strict=True))
+    assert ours[1]["preference/loss"] != pytest.approx(ours[0]["preference/loss"], abs=1e-3), "it must have moved"
 
 
 def test_a_run_of_two_is_resumed(ran: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mmturn.errors import ConfigError
 from mmturn.schema import build
 from mmturn.training.schedules import learning_rate
-from mmturn.training.settings import CorrectionConfig, KeepBest, RlConfig, SftConfig, TrainingConfig
+from mmturn.training.settings import CorrectionConfig, KeepBest, PreferenceConfig, RlConfig, SftConfig, TrainingConfig
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,33 @@ def test_sft_settings() -> None:
         SftConfig(rows_per_update=0)
     with pytest.raises(ConfigError, match=r"sft\.epochs"):
         SftConfig(epochs=-1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"samples": 0}, r"preference\.samples"),
+        ({"pairs_per_update": 0}, r"preference\.pairs_per_update"),
+        ({"beta": 0.0}, r"preference\.beta"),
+        ({"scale": -1.0}, r"preference\.scale"),
+        ({"beside": 0.0}, r"preference\.beside"),
+        ({"orpo_weight": 0.0}, r"preference\.orpo_weight"),
+        ({"margin": -0.1}, r"preference\.margin"),
+        ({"lambda_minus": -1.0}, r"preference\.lambda_minus"),
+        ({"epochs": -1.0}, r"preference\.epochs"),
+        ({"min_gap": -1.0}, r"preference\.min_gap"),
+        ({"objectives": {}}, r"preference\.objectives must name"),
+        ({"objectives": {"total": 0.0}}, r"preference\.objectives\.total"),
+        ({"good_from": 0.5}, r"preference\.bad_to"),
+        ({"source": "oracle", "trajectories": "runs/x"}, r"preference\.trajectories empty"),
+        ({"loss": "m_kto"}, "learns from labels"),
+        ({"loss": "m_kto", "pairs": "thresholds", "per_group": 2}, "learns from labels"),
+        ({"loss": "m_kto", "pairs": "thresholds", "margin": 0.1}, "learns from labels"),
+    ],
+)
+def test_preference_settings(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        PreferenceConfig(**settings)
 
 
 def test_settings_come_from_plain_values() -> None:
