@@ -100,6 +100,7 @@ def prefer(
     model: ModelOption = None,
     tool: ToolOption = None,
     reward: RewardOption = None,
+    method: MethodOption = None,
     set_: SetOption = None,
     seed: SeedOption = None,
     out: OutOption = None,
@@ -109,11 +110,13 @@ def prefer(
     """Train on preferences between trajectories: stored ones, or ones that are sampled first."""
     recipe = recipe_for(recipe, model, nano="nano_prefer", other="own")
     overrides = ([*SMOKE_DATA, *SMOKE_PREFER] if smoke else []) + (set_ or [])
-    settings = open_recipe(recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed)
+    settings = open_recipe(
+        recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed, method=method
+    )  # fmt: skip
     from mmturn.jobs.prefer import prefer_policy
     from mmturn.training.processes import stop_processes
 
-    folder = run_folder(out, settings.out, Path(recipe).stem)
+    folder = run_folder(out, settings.out, Path(recipe).stem + (f"-{Path(method).stem}" if method else ""))
     last = prefer_policy(settings, folder, resume=resume, allow_code=True, console=console())
     say(f"policy: {last / 'policy'}")
     stop_processes()
