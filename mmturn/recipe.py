@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmturn.config import Resolved, load_recipe
-from mmturn.credit.method import MethodConfig
+from mmturn.credit.method import Method, MethodConfig
 from mmturn.engines.settings import HFConfig
 from mmturn.errors import ConfigError
 from mmturn.models.settings import ModelConfig
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.tasks.visual_search.words import LEVELS
-from mmturn.training.settings import RlConfig, SftConfig, TrainingConfig, check_seed
+from mmturn.training.settings import CriticConfig, RlConfig, SftConfig, TrainingConfig, check_seed
 from mmturn.types import Json
 
 Named = dict[str, Any]
@@ -112,6 +112,7 @@ class Recipe:
     method: MethodConfig = field(default_factory=MethodConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     rl: RlConfig = field(default_factory=RlConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
@@ -149,6 +150,20 @@ def check_rl(recipe: Recipe) -> None:
         )
     if recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise ConfigError("model.lora.dropout must be 0 in RL: dropout changes the log-probs that were sampled from")
+
+
+def critic_of(recipe: Recipe, method: Method) -> CriticConfig | None:
+    """How a run's critic learns; None where nothing reads values. Raises ConfigError for one that learns values at
+    other tokens than credit reads."""
+    critic, read = recipe.critic, method.value_anchor
+    if not critic.enabled and "values" not in method.needs:
+        return None
+    if read is not None and critic.anchor not in ("all", read):
+        raise ConfigError(
+            f"critic.anchor is {critic.anchor}, but method.credit reads the value at the {read} token of each turn: "
+            f"set critic.anchor: {read}, or all"
+        )
+    return critic
 
 
 def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:

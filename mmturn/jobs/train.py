@@ -15,7 +15,8 @@ from mmturn.families.shape import shape_of
 from mmturn.jobs.data import tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.models.policy import PolicyModule
-from mmturn.recipe import Recipe, check_rl
+from mmturn.models.value_head import ValueHead
+from mmturn.recipe import Recipe, check_rl, critic_of
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout.groups import Episode
 from mmturn.schema import to_values
@@ -83,6 +84,8 @@ def train_policy(
     """
     check_rl(recipe)
     recipe = seeded(recipe)
+    method = Method(recipe.method, allow_code)
+    critic = critic_of(recipe, method)
     check_fresh(out, resume)
     trainee = trainee or open_trainee(recipe, allow_code=allow_code)
     problems: list[RowProblem] = []
@@ -96,6 +99,7 @@ def train_policy(
         ignored = f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}"
         console.print(ignored, markup=False, highlight=False)
     reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
+    module.critic = None if critic is None else ValueHead.of(policy.loaded)
     updater = Updater(module, recipe.training, trainee.processes)
     engine = policy.engine()
     driver = policy.driver(engine)
@@ -116,7 +120,7 @@ def train_policy(
     )  # fmt: skip
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
-        rubric=rubric_of(recipe.reward, allow_code), method=Method(recipe.method, allow_code),
+        rubric=rubric_of(recipe.reward, allow_code), method=method, critic=critic,
         feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), images=policy.store,
         publish=publish, features=engine.features, counters=engine.take_counters, price=trainee.price(),
         reference=reference, on_update=on_update,

@@ -24,7 +24,7 @@ from mmturn.training.processes import Processes
 from mmturn.training.reference import Reference
 from mmturn.training.rollout_metrics import LINE, rollout_metrics
 from mmturn.training.run import Run, RunSetup
-from mmturn.training.settings import RlConfig
+from mmturn.training.settings import CriticConfig, RlConfig
 from mmturn.training.signals import SignalPass
 from mmturn.types import Json, Trajectory
 
@@ -67,6 +67,8 @@ class RlParts:
     """What the model's work costs; None leaves FLOPs out of the log."""
     reference: Reference | None = None
     """Needed with ``kl_coef`` above 0."""
+    critic: CriticConfig | None = None
+    """How the policy's value head learns; needed where the method reads values."""
     on_update: Callable[[UpdateReport], None] | None = None
     """Called after each update, in every process."""
 
@@ -79,11 +81,11 @@ def train(parts: RlParts) -> Path:
     setup, config = parts.setup, parts.config
     images = images_of(setup, parts.feed, parts.features)
     learner = Learner(
-        setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price, parts.images
+        setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price, parts.images,
+        parts.critic,
     )  # fmt: skip
-    crediting = Crediting(
-        parts.method, setup.updater.processes, SignalPass(setup.updater, setup.training, parts.feed, images)
-    )
+    score = SignalPass(setup.updater, setup.training, parts.feed, images)
+    crediting = Crediting(parts.method, setup.updater.processes, score, critic=parts.critic is not None)
     source = Remembered(parts.source, parts.method)
     with RolloutFile(parts) as kept, Run("rl", setup, source, LINE, files={ROLLOUTS_NAME: kept}) as run:
         outages = Outages(run.say)

@@ -20,6 +20,7 @@ LINE = (
     ("rollout/failed", "failed"),
     ("policy/kl", "kl"),
     ("policy/logprob_gap", "gap"),
+    ("critic/explained_variance", "explained"),
 )
 """(key, short name) of what the terminal's line shows of an update."""
 
