@@ -66,13 +66,14 @@ def learned_at(piece: MicroBatch, anchor: At) -> Tensor:
     return anchors(piece.batch.loss_mask, piece.batch.turn_index, anchor)
 
 
-def lessons(samples: Sequence[Sample], length: int, monte_carlo: bool) -> dict[str, Tensor]:
-    """Signals of a micro-batch of rows padded to ``length``: ``old_values`` and ``targets``, [B, T]."""
+def lessons(samples: Sequence[Sample], length: int, returns: bool) -> dict[str, Tensor]:
+    """Signals of a micro-batch of rows padded to ``length``: ``old_values`` and ``targets`` [B, T], which are Monte-Carlo
+    ``returns`` or advantage plus value. A row without a lesson teaches 0."""
     found = {name: torch.zeros(len(samples), length) for name in ("old_values", "targets")}
     for number, sample in enumerate(samples):
         if sample.lesson is not None:
             size = len(sample.row.token_ids)
-            targets = sample.lesson.returns if monte_carlo else sample.lesson.targets
+            targets = sample.lesson.returns if returns else sample.lesson.targets
             found["old_values"][number, :size] = torch.tensor(sample.lesson.values)
             found["targets"][number, :size] = torch.tensor(targets)
     return found

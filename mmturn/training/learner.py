@@ -121,7 +121,7 @@ class Learner:
         kept = not self.config.skip_zero_advantage or self.config.kl_coef > 0 or self.critic is not None
         return sample.has_signal or kept
 
-    def _pieces(self, samples: Sequence[Sample], monte_carlo: bool) -> list[MicroBatch]:
+    def _pieces(self, samples: Sequence[Sample], alone: bool) -> list[MicroBatch]:
         """Micro-batches of the samples that are computed, with what a critic learns from them."""
         chosen = [sample for sample in samples if self._computed(sample)]
         rows, advantages = [s.row for s in chosen], [s.advantages for s in chosen]
@@ -132,7 +132,8 @@ class Learner:
                 for name in ("trajectory_tokens", "trajectory_turns")
             }
             if self.critic is not None:
-                counts |= lessons([chosen[index] for index in indices], batch.loss_mask.shape[1], monte_carlo)
+                returns = alone or self.critic.targets == "returns"
+                counts |= lessons([chosen[index] for index in indices], batch.loss_mask.shape[1], returns)
             pieces.append(MicroBatch(batch, counts))
         return pieces
 
