@@ -152,18 +152,19 @@ def check_rl(recipe: Recipe) -> None:
         raise ConfigError("model.lora.dropout must be 0 in RL: dropout changes the log-probs that were sampled from")
 
 
-def critic_of(recipe: Recipe, method: Method) -> CriticConfig | None:
-    """How a run's critic learns; None where nothing reads values. Raises ConfigError for one that learns values at
-    other tokens than credit reads."""
-    critic, read = recipe.critic, method.value_anchor
+def method_of(recipe: Recipe, allow_code: bool = False) -> tuple[Method, CriticConfig | None]:
+    """A run's method, and how its critic learns: None where nothing reads values. Raises ConfigError for boxes that are
+    wrong, and for a critic that learns values at other tokens than credit reads."""
+    method, critic = Method(recipe.method, allow_code), recipe.critic
     if not critic.enabled and "values" not in method.needs:
-        return None
+        return method, None
+    read = method.value_anchor
     if read is not None and critic.anchor not in ("all", read):
         raise ConfigError(
             f"critic.anchor is {critic.anchor}, but method.credit reads the value at the {read} token of each turn: "
             f"set critic.anchor: {read}, or all"
         )
-    return critic
+    return method, critic
 
 
 def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:

@@ -9,14 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from mmturn.build import Policy, make_policy
-from mmturn.credit.method import Method
 from mmturn.errors import ConfigError
 from mmturn.families.shape import shape_of
 from mmturn.jobs.data import tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.models.policy import PolicyModule
 from mmturn.models.value_head import ValueHead
-from mmturn.recipe import Recipe, check_rl, critic_of
+from mmturn.recipe import Recipe, check_rl, method_of
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout.groups import Episode
 from mmturn.schema import to_values
@@ -84,8 +83,7 @@ def train_policy(
     """
     check_rl(recipe)
     recipe = seeded(recipe)
-    method = Method(recipe.method, allow_code)
-    critic = critic_of(recipe, method)
+    method, critic = method_of(recipe, allow_code)
     check_fresh(out, resume)
     trainee = trainee or open_trainee(recipe, allow_code=allow_code)
     problems: list[RowProblem] = []
@@ -95,9 +93,7 @@ def train_policy(
         validation = shared_tasks(recipe, "val", out, trainee.processes)[0] if recipe.training.eval_every else ()
     say_problems(problems, console)
     policy, module = trainee.policy, trainee.module
-    if policy.loaded.inherited_generation and console is not None:
-        ignored = f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}"
-        console.print(ignored, markup=False, highlight=False)
+    say_ignored(policy, console)
     reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
     module.critic = None if critic is None else ValueHead.of(policy.loaded)
     updater = Updater(module, recipe.training, trainee.processes)
@@ -157,6 +153,13 @@ def validator(policy: Policy, tasks: Sequence[Task], out: Path) -> Evaluate:
 def resolved_of(recipe: Recipe) -> dict[str, object]:
     """The settings that checkpoints carry and resuming compares: all but where the run is written."""
     return {key: value for key, value in to_values(recipe).items() if key != "out"}
+
+
+def say_ignored(policy: Policy, console: Console | None) -> None:
+    """Print the generation settings that came with the model: in RL the recipe's alone hold."""
+    if policy.loaded.inherited_generation and console is not None:
+        ignored = f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}"
+        console.print(ignored, markup=False, highlight=False)
 
 
 def say_problems(problems: Sequence[RowProblem], console: Console | None) -> None:

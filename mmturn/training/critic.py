@@ -67,8 +67,8 @@ def learned_at(piece: MicroBatch, anchor: At) -> Tensor:
 
 
 def lessons(samples: Sequence[Sample], length: int, returns: bool) -> dict[str, Tensor]:
-    """Signals of a micro-batch of rows padded to ``length``: ``old_values`` and ``targets`` [B, T], which are Monte-Carlo
-    ``returns`` or advantage plus value. A row without a lesson teaches 0."""
+    """Signals of a micro-batch of rows padded to ``length``, [B, T]: ``old_values``, and ``targets``, which are
+    Monte-Carlo ``returns`` or advantage plus value. A row without a lesson teaches 0."""
     found = {name: torch.zeros(len(samples), length) for name in ("old_values", "targets")}
     for number, sample in enumerate(samples):
         if sample.lesson is not None:

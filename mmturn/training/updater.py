@@ -66,9 +66,7 @@ class Updater:
         self._ran = {"trained_tokens": 0, "head_positions": 0}
         self._scored = _Scored(policy)
         groups = parameter_groups(policy, config.weight_decay)
-        self._of_critic = [False] * len(groups)
-        if policy.critic is not None:
-            self._of_critic[-1] = True
+        self._of_critic = [bool(_head_of(policy)) and group is groups[-1] for group in groups]
         optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
         trainable = sum(p.numel() for group in groups for p in group["params"])
         settings = deepspeed_config(config, trainable, is_bfloat16(policy), processes)
@@ -267,8 +265,7 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
 
     Raises ConfigError when nothing of the policy is trainable.
     """
-    critic: nn.Module | None = getattr(policy, "critic", None)
-    head = [] if critic is None else list(critic.parameters())
+    head = _head_of(policy)
     of_critic = {id(p) for p in head}
     trainable = [p for p in policy.parameters() if p.requires_grad and id(p) not in of_critic]
     if not trainable:
@@ -281,6 +278,12 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": head, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _head_of(policy: nn.Module) -> list[nn.Parameter]:
+    """A critic's parameters; none where there is no critic."""
+    critic: nn.Module | None = getattr(policy, "critic", None)
+    return [] if critic is None else list(critic.parameters())
 
 
 def is_bfloat16(policy: nn.Module) -> bool:

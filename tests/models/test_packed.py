@@ -61,6 +61,8 @@ def test_a_pack_holds_each_common_beginning_once(loaded: LoadedModel, groups: li
     packed = batch_of(loaded, groups, True).packed
     assert packed is not None
     columns = len(packed.row)
+    lengths = [len(row.token_ids) for group in groups for row in group]
+    assert packed.column[packed.ends].tolist() == [length - 1 for length in lengths]
     assert columns == packed.trees[-1].end == sum(tree.prefix + sum(tree.suffixes) for tree in packed.trees)
     assert columns < sum(len(row.token_ids) for group in groups for row in group) - 2 * packed.trees[0].prefix
     assert packed.trees[0].prefix > 6 and packed.trees[2].suffixes == (0,)

@@ -19,7 +19,7 @@ from mmturn.jobs.train import train_policy
 from mmturn.losses.aggregate import Denominators
 from mmturn.models.load import load_model
 from mmturn.models.settings import LoraSettings, ModelConfig
-from mmturn.recipe import Recipe, check_rl, critic_of
+from mmturn.recipe import Recipe, check_rl, method_of
 from mmturn.rollout.groups import Episode
 from mmturn.schema import build
 from mmturn.training import rl
@@ -379,7 +379,7 @@ def test_whether_there_is_a_critic_follows_from_the_method() -> None:
     def wanted(boxes: dict[str, Any], **critic: Any) -> CriticConfig | None:
         recipe = Recipe(method=build(MethodConfig, boxes), critic=CriticConfig(**critic))
         check_rl(recipe)
-        return critic_of(recipe, Method(recipe.method))
+        return method_of(recipe)[1]
 
     assert wanted({}) is None and wanted({}, lr=1.0) is None
     assert wanted({}, enabled=True) == CriticConfig(enabled=True)

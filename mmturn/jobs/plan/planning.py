@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mmturn.credit.method import Method
 from mmturn.errors import ConfigError
 from mmturn.families import family_of
 from mmturn.families.shape import Shape, shape_of
@@ -16,7 +15,7 @@ from mmturn.jobs.plan.memory import Memory, Training, dtype_of, memory_of, train
 from mmturn.jobs.plan.work import Stage, stages_of
 from mmturn.jobs.plan.workload import Wishes, Workload, workload_of
 from mmturn.models.files import model_folder
-from mmturn.recipe import Recipe, check_rl, critic_of
+from mmturn.recipe import Recipe, check_rl, method_of
 
 
 @dataclass(frozen=True)
@@ -102,4 +101,4 @@ def _check(recipe: Recipe) -> bool:
     check_rl(recipe)
     if recipe.model.dtype == "float16":
         raise ConfigError("training needs a model in float32 or bfloat16 (model.dtype), not float16")
-    return critic_of(recipe, Method(recipe.method, allow_code=True)) is not None
+    return method_of(recipe, allow_code=True)[1] is not None
