@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmturn.config import Resolved, load_recipe
-from mmturn.credit.method import MethodConfig
+from mmturn.credit.method import Method, MethodConfig
 from mmturn.engines.settings import HFConfig
 from mmturn.errors import ConfigError
 from mmturn.models.settings import ModelConfig
@@ -16,6 +16,7 @@ from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.tasks.visual_search.words import LEVELS
 from mmturn.training.settings import (
+    CriticConfig,
     CurriculumConfig,
     PreferenceConfig,
     RlConfig,
@@ -121,6 +122,7 @@ class Recipe:
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     rl: RlConfig = field(default_factory=RlConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
@@ -171,6 +173,21 @@ def check_rl(recipe: Recipe) -> None:
         )
     if recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise ConfigError("model.lora.dropout must be 0 in RL: dropout changes the log-probs that were sampled from")
+
+
+def method_of(recipe: Recipe, allow_code: bool = False) -> tuple[Method, CriticConfig | None]:
+    """A run's method, and how its critic learns: None where nothing reads values. Raises ConfigError for boxes that are
+    wrong, and for a critic that learns values at other tokens than credit reads."""
+    method, critic = Method(recipe.method, allow_code), recipe.critic
+    if not critic.enabled and "values" not in method.needs:
+        return method, None
+    read = method.value_anchor
+    if read is not None and critic.anchor not in ("all", read):
+        raise ConfigError(
+            f"critic.anchor is {critic.anchor}, but method.credit reads the value at the {read} token of each turn: "
+            f"set critic.anchor: {read}, or all"
+        )
+    return method, critic
 
 
 def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:

@@ -181,7 +181,10 @@ CREDITS = Registry(
 NORMALISERS = Registry(
     "normalise",
     {
-        **{name: f"{_PIECES}.normalise:{name}" for name in ("group", "leave_one_out", "whiten", "by_role", "by_task")},
+        **{
+            name: f"{_PIECES}.normalise:{name}"
+            for name in ("group", "leave_one_out", "whiten", "by_role", "by_task", "less_values")
+        },
         "seat_baseline": f"{_PIECES}.normalise:SeatBaseline",
     },
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -47,12 +47,15 @@ class Packed:
     trees: tuple[Tree, ...]
     before: Tensor
     """int64 [n] per sampled token, row by row: the packed column that predicts it."""
+    ends: Tensor
+    """int64 [B] per row: the packed column of its last token."""
     images: tuple[int, ...]
     """Which unique view stands behind each image, in packed order."""
 
     def to(self, device: torch.device | str) -> Packed:
         """The same on another device."""
-        return Packed(self.row.to(device), self.column.to(device), self.trees, self.before.to(device), self.images)
+        moved = {name: getattr(self, name).to(device) for name in ("row", "column", "before", "ends")}
+        return replace(self, **moved)
 
 
 def pack(
@@ -68,6 +71,7 @@ def pack(
     row: list[np.ndarray] = []
     column: list[np.ndarray] = []
     before: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
     images: list[int] = []
     trees: list[Tree] = []
     first = start = 0
@@ -86,11 +90,11 @@ def pack(
             place = np.concatenate((start + np.arange(prefix), np.arange(branch.start, branch.stop)))
             # a row's first token has no column before it: it cannot have been sampled
             before.append(place[np.flatnonzero(rows[number].loss_mask[1:])])
+            ends.append(place[-1:])
         trees.append(tree)
         first, start = first + size, tree.end
-    arrays = (np.concatenate(part).astype(np.int64) for part in (row, column, before))
-    found = [torch.from_numpy(array) for array in arrays]
-    return Packed(found[0], found[1], tuple(trees), found[2], tuple(images))
+    found = [torch.from_numpy(np.concatenate(part).astype(np.int64)) for part in (row, column, before, ends)]
+    return Packed(found[0], found[1], tuple(trees), found[2], found[3], tuple(images))
 
 
 def shared_prefix(rows: Sequence[Row], image_token_id: int) -> tuple[int, int]:

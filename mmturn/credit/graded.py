@@ -145,6 +145,13 @@ def per_token(graded: Graded, worth: Worth) -> tuple[tuple[float, ...], ...]:
     return tuple((value,) * count for value, count in zip(turns, graded.tokens, strict=True))
 
 
+def values_of(graded: Graded) -> tuple[tuple[float, ...], ...]:
+    """[K][n_k] the critic's values. Raises DataError where there are none."""
+    if graded.signals.values is None:
+        raise DataError(f"trajectory {graded.id}: no critic gave it values, which this method reads")
+    return graded.signals.values
+
+
 def flat(tokens: Sequence[Sequence[float]]) -> list[float]:
     """The tokens of all turns, one after the other."""
     return [value for turn in tokens for value in turn]

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from mmturn.credit.graded import Graded, Worth, by_group, example_batch, per_turn, unit_of
+from mmturn.credit.lessons import Anchor, Lesson, lesson_of, without_critic
 from mmturn.credit.signals import needed_by
 from mmturn.credit.unverified import notices
 from mmturn.errors import ConfigError, DataError
@@ -42,7 +43,7 @@ class MethodConfig:
     token_returns, mt_grpo, mt_grpo_two_turn, igpo, gae, bilevel_gae, turn_gae, tapo, or ./file.py:function."""
     normalise: tuple[Piece, ...] = ({"name": "group"},)
     """Boxes that make advantages of worths, one after the other: group, leave_one_out, whiten, by_role, by_task,
-    seat_baseline, or ./file.py:function."""
+    seat_baseline, less_values, or ./file.py:function."""
     select: tuple[Piece, ...] = ()
     """Boxes that say what is trained on; all must agree: finished, with_signal, nonzero, mixed, solved,
     top_spread, no_void_turns, high_entropy, fresh, or ./file.py:function."""
@@ -69,7 +70,9 @@ class Assigned:
     kept: tuple[bool, ...]
     """[K] whether a turn's tokens are trained on, and count in the loss's denominators."""
     raw: Worth
-    """What credit said, before it was normalised: with values, a critic learns from it."""
+    """What credit said, before it was normalised."""
+    lesson: Lesson | None = None
+    """What a critic learns from it; None where it gave no values."""
     refused: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Box of ``select`` -> how many of the turns it leaves out, whatever the others say."""
 
@@ -107,6 +110,17 @@ class Method:
         return frozenset().union(*(needed_by(_function(box)) for box in boxes))
 
     @property
+    def value_anchor(self) -> Anchor | None:
+        """The one token of a turn at which credit reads the critic, by its setting ``anchor``; None where it reads it
+        at all of them, or not at all."""
+        found: Anchor | None = _settings_of(self._credit).get("anchor") if self._credit_reads_values else None
+        return found
+
+    @property
+    def _credit_reads_values(self) -> bool:
+        return "values" in needed_by(_function(self._credit))
+
+    @property
     def notices(self) -> list[str]:
         """What to say at the start of a run: constants of this method that nobody could verify."""
         return notices(self.config.row)
@@ -128,7 +142,20 @@ class Method:
         pairs = zip(batch, worths, strict=True)
         advantages = [worth if isinstance(worth, tuple) else per_turn(g, worth) for g, worth in pairs]
         kept, refused = self._kept(batch, [_shown(each) for each in advantages])
-        return [Assigned(*each) for each in zip(advantages, kept, raw, refused, strict=True)]
+        lessons = self._lessons(batch, raw)
+        return [Assigned(*each) for each in zip(advantages, kept, raw, lessons, refused, strict=True)]
+
+    def _lessons(self, batch: Sequence[Graded], raw: Sequence[Worth]) -> list[Lesson | None]:
+        """For a critic, from the trajectories that it gave values."""
+        if all(graded.signals.values is None for graded in batch):
+            return [None] * len(batch)
+        returns, read = raw, None
+        if self._credit_reads_values:
+            alone = partial(self._credit, lam=1.0) if "lam" in _settings_of(self._credit) else self._credit
+            plain = [without_critic(graded) for graded in batch]
+            returns = by_group(plain, lambda group: _fitting(group, alone(group), self.config.credit["name"]))
+            read = self.value_anchor or "first"
+        return [lesson_of(*each, read) for each in zip(batch, raw, returns, strict=True)]
 
     def _kept(
         self, batch: Sequence[Graded], shown: Sequence[Sequence[float]]
@@ -217,3 +244,7 @@ def _settings(function: Callable[..., Any], given: Mapping[str, Any], place: str
 
 def _function(box: Callable[..., Any]) -> Any:
     return box.func if isinstance(box, partial) else type(box)
+
+
+def _settings_of(box: Callable[..., Any]) -> Mapping[str, Any]:
+    return box.keywords if isinstance(box, partial) else {}

@@ -15,7 +15,8 @@ from mmturn.families.shape import shape_of
 from mmturn.jobs.data import tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.models.policy import PolicyModule
-from mmturn.recipe import Recipe, check_rl
+from mmturn.models.value_head import ValueHead
+from mmturn.recipe import Recipe, check_rl, method_of
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout.groups import Episode
 from mmturn.schema import to_values
@@ -88,8 +89,9 @@ def train_policy(
     ``tasks`` and ``validation`` default to the recipe's data. ``trainee`` is an opened policy to go on with.
     """
     check_rl(recipe)
-    method = Method(recipe.method, allow_code)
-    recipe = with_gold(seeded(recipe), method)
+    recipe = seeded(recipe)
+    method, critic = method_of(recipe, allow_code)
+    recipe = with_gold(recipe, method)
     check_fresh(out, resume)
     trainee = trainee or open_trainee(recipe, allow_code=allow_code)
     problems: list[RowProblem] = []
@@ -99,10 +101,9 @@ def train_policy(
         validation = shared_tasks(recipe, "val", out, trainee.processes)[0] if recipe.training.eval_every else ()
     say_problems(problems, console)
     policy, module = trainee.policy, trainee.module
-    if policy.loaded.inherited_generation and console is not None:
-        ignored = f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}"
-        console.print(ignored, markup=False, highlight=False)
+    say_ignored(policy, console)
     reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
+    module.critic = None if critic is None else ValueHead.of(policy.loaded)
     updater = Updater(module, recipe.training, trainee.processes)
     engine = policy.engine()
     driver = policy.driver(engine, recipe.rollout)
@@ -123,7 +124,8 @@ def train_policy(
     )  # fmt: skip
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
-        rubric=rubric_of(recipe.reward, allow_code), method=method, images=policy.store, publish=publish,
+        rubric=rubric_of(recipe.reward, allow_code), method=method, critic=critic, images=policy.store,
+        publish=publish,
         feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), features=engine.features,
         counters=engine.take_counters, price=trainee.price(), curriculum=recipe.curriculum, reference=reference,
         tools=bool(recipe.tools), on_update=on_update,
@@ -160,6 +162,13 @@ def validator(policy: Policy, tasks: Sequence[Task], out: Path) -> Evaluate:
 def resolved_of(recipe: Recipe) -> dict[str, object]:
     """The settings that checkpoints carry and resuming compares: all but where the run is written."""
     return {key: value for key, value in to_values(recipe).items() if key != "out"}
+
+
+def say_ignored(policy: Policy, console: Console | None) -> None:
+    """Print the generation settings that came with the model: in RL the recipe's alone hold."""
+    if policy.loaded.inherited_generation and console is not None:
+        ignored = f"ignored in RL: generation_config.json {policy.loaded.inherited_generation}"
+        console.print(ignored, markup=False, highlight=False)
 
 
 def say_problems(problems: Sequence[RowProblem], console: Console | None) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmturn.losses.sampled import at_sampled
+
+At = Literal["all", "first", "last"]
+"""All sampled tokens, or the first or last of each turn."""
 
 SAME_RETURNS = 1e-12
 """Returns whose variance is at most this share of their mean square are all the same, up to rounding."""
@@ -44,6 +48,27 @@ def clipped_value_loss(
         "value/clip_fraction": (clipped > plain).sum().float(),
     }
     return ValueLoss(at_sampled(0.5 * torch.maximum(plain, clipped), mask), sums)
+
+
+def anchors(mask: Tensor, turn_index: Tensor, at: At = "all") -> Tensor:
+    """1 on the tokens that values are learned at: all sampled ones, or the first or last of each turn of each row.
+
+    ``mask``, ``turn_index`` [B, T] (read where the mask is 1) -> [B, T], like the mask. A turn's sampled tokens follow
+    one another, whatever unsampled ones lie between.
+    Source: value losses at the first or last response token of a turn are VAGEN's (no_concat_gae.py).
+    """
+    if at == "all":
+        return mask
+    turns = turn_index.masked_fill(~mask.bool(), -1)
+    found = _begun(turns) if at == "first" else _begun(turns.flip(1)).flip(1)
+    return found.to(mask.dtype)
+
+
+def _begun(turns: Tensor) -> Tensor:
+    """[B, T] where another turn begins than that of the sampled token before; ``turns`` is -1 where none is sampled."""
+    places = torch.arange(turns.shape[1], device=turns.device).where(turns >= 0, -1).cummax(dim=1).values
+    before = nn.functional.pad(places[:, :-1], (1, 0), value=-1)
+    return (turns >= 0) & ((before < 0) | (turns != turns.gather(1, before.clamp(min=0))))
 
 
 @dataclass(frozen=True, slots=True)

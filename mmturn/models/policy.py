@@ -14,6 +14,7 @@ from mmturn.errors import ConfigError
 from mmturn.models import tree_attention
 from mmturn.models.load import LoadedModel, base_model
 from mmturn.models.step import ViewFeatures, encoder_outputs, vision_features
+from mmturn.models.value_head import ValueHead
 
 
 class TokenScores(NamedTuple):
@@ -23,6 +24,10 @@ class TokenScores(NamedTuple):
     """float32 [B, T]; at t the log-probability of token t given those before it, 0 where the loss mask is 0."""
     entropy: Tensor
     """float32 [B, T]; entropy of the distribution that token t was drawn from, 0 where the loss mask is 0."""
+    values: Tensor | None = None
+    """float32 [B, T]; at t the critic's value before token t, 0 where the loss mask is 0; None without a critic."""
+    final_values: Tensor | None = None
+    """float32 [B]; the critic's value after each row's last token, without gradient."""
 
 
 class PolicyModule(nn.Module):
@@ -33,13 +38,17 @@ class PolicyModule(nn.Module):
     the tower, with weight zero, so that the collectives of ZeRO-3 match between processes.
     """
 
-    def __init__(self, loaded: LoadedModel, temperature: float, banned_ids: Sequence[int]) -> None:
-        """Raises ConfigError for a temperature that nothing can be trained at."""
+    def __init__(
+        self, loaded: LoadedModel, temperature: float, banned_ids: Sequence[int], critic: ValueHead | None = None
+    ) -> None:
+        """``critic``: values sampled tokens beside; it is no part of ``model``, and so of no exported policy. Raises
+        ConfigError for a temperature that nothing can be trained at."""
         super().__init__()
         if not temperature > 0:
             raise ConfigError(f"log-probs need a temperature above 0, got {temperature}")
         self.model = loaded.model
         self.family = loaded.family
+        self.critic = critic
         self.temperature = float(temperature)
         self._banned: Tensor
         banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=loaded.device)
@@ -72,20 +81,26 @@ class PolicyModule(nn.Module):
         blank = None
         if features is None:
             features, blank = self._encode(batch)
-        hidden = self._padded(batch, features) if batch.packed is None else self._packed(batch, features)
+        hidden, last = self._padded(batch, features) if batch.packed is None else self._packed(batch, features)
         if blank is not None:
             hidden = hidden + blank.to(hidden.dtype)
         sampled = batch.loss_mask[:, 1:].bool()
         chosen, entropy = base.lm_head(hidden, batch.input_ids[:, 1:][sampled], self.temperature, self._banned)
-        return TokenScores(_spread(chosen, sampled), _spread(entropy, sampled))
+        values = final_values = None
+        if self.critic is not None:
+            # one call for both, so that every batch runs the same modules
+            valued = self.critic(torch.cat((hidden, last.detach())))
+            values, final_values = _spread(valued[: len(hidden)], sampled), valued[len(hidden) :].detach()
+        return TokenScores(_spread(chosen, sampled), _spread(entropy, sampled), values, final_values)
 
     def encode(self, patches: Tensor, grids: Tensor) -> list[ViewFeatures]:
         """Features of images (see ``models.step.vision_features``), with gradients unless the tower is frozen."""
         with torch.no_grad() if self.vision_frozen else nullcontext():
             return vision_features(base_model(self.model), patches, grids, self.family)
 
-    def _padded(self, batch: Batch, features: Sequence[ViewFeatures]) -> Tensor:
-        """[n, H] hidden states that predict the sampled tokens: each row by itself, the reference for ``_packed``."""
+    def _padded(self, batch: Batch, features: Sequence[ViewFeatures]) -> tuple[Tensor, Tensor]:
+        """[n, H] hidden states that predict the sampled tokens, and [B, H] those of each row's last token: each row by
+        itself, the reference for ``_packed``."""
         # No attention mask: rows are padded on the right, so that causal attention hides the padding from every real
         # token, and the fast causal kernels stay in use.
         hidden: Tensor = (
@@ -99,9 +114,11 @@ class PolicyModule(nn.Module):
             )
             .last_hidden_state
         )
-        return hidden[:, :-1][batch.loss_mask[:, 1:].bool()]
+        ends = batch.attention_mask.sum(1).clamp(min=1) - 1
+        last = hidden[torch.arange(len(hidden), device=hidden.device), ends]
+        return hidden[:, :-1][batch.loss_mask[:, 1:].bool()], last
 
-    def _packed(self, batch: Batch, features: Sequence[ViewFeatures]) -> Tensor:
+    def _packed(self, batch: Batch, features: Sequence[ViewFeatures]) -> tuple[Tensor, Tensor]:
         """The same from trees in which a group's common beginning and its images run once."""
         base, packed = base_model(self.model), batch.packed
         assert packed is not None
@@ -117,7 +134,7 @@ class PolicyModule(nn.Module):
             use_cache=False,
             trees=packed.trees,
         ).last_hidden_state
-        return hidden[0, packed.before]
+        return hidden[0, packed.before], hidden[0, packed.ends]
 
     def _encode(self, batch: Batch) -> tuple[list[ViewFeatures], Tensor | None]:
         """Features of the unique views; without any, a zero that has been through the tower."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from mmturn.credit.graded import Graded, Signals, graded_of, per_turn
 from mmturn.credit.method import Assigned, Method
-from mmturn.errors import DataError
+from mmturn.errors import ConfigError, DataError
 from mmturn.training.processes import Processes
 from mmturn.types import GOLD_ERRORS, Trajectory
 
@@ -23,8 +23,13 @@ Groups = tuple[tuple[Trajectory, ...], ...]
 class Crediting:
     """Assigns credit over the batch of all processes, so that the result does not depend on how many there are."""
 
-    def __init__(self, method: Method, processes: Processes, score: Score) -> None:
+    def __init__(self, method: Method, processes: Processes, score: Score, *, critic: bool = False) -> None:
+        """``critic``: one learns, so that values are computed whether or not the method reads them. Raises ConfigError
+        for a method that reads values without one."""
+        if "values" in method.needs and not critic:
+            raise ConfigError(f"method {method.config.row!r} reads values: a critic must learn them")
         self.method, self.processes, self.score = method, processes, score
+        self.needs = method.needs | ({"values"} if critic else frozenset())
 
     def __call__(self, groups: Groups) -> tuple[Groups, dict[str, Assigned]]:
         """This process's groups with their advantages per turn, and by trajectory what goes into the loss.
@@ -34,7 +39,7 @@ class Crediting:
         or not finite.
         """
         fine = [t for group in groups for t in group if t.stop.status != "failed"]
-        needs = self.method.needs
+        needs = self.needs
         scored = self.score(fine, needs & FORWARD) if needs & FORWARD else None
         blind = self.unscored(groups)
         ready = [t for t in fine if t.id not in blind and (scored is None or t.id in scored)]

@@ -12,6 +12,7 @@ from mmturn.losses.aggregate import Denominators
 from mmturn.media import ImageStore
 from mmturn.training.balance import Balance, work_of
 from mmturn.training.cost import update_cost
+from mmturn.training.critic import JointObjective, ValueObjective, explained_variance, lessons
 from mmturn.training.feed import Feed
 from mmturn.training.images import Images
 from mmturn.training.material import Sample, denominators_of, minibatches
@@ -20,13 +21,14 @@ from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective, with_sample_size
 from mmturn.training.price import Price
 from mmturn.training.reference import Reference
-from mmturn.training.schedules import learning_rate
-from mmturn.training.settings import RlConfig, TrainingConfig
+from mmturn.training.schedules import schedule_factor
+from mmturn.training.settings import CriticConfig, RlConfig, TrainingConfig
 from mmturn.training.updater import Updater
 
 
 class Learner:
-    """Learns from one round of rollouts after the other. Raises ConfigError for a KL term without its reference.
+    """Learns from one round of rollouts after the other. Raises ConfigError for a KL term without its reference, and
+    for a ``critic`` that the policy does not have.
 
     ``store``: takes in the images of groups that other processes hand over; None: no group changes its process.
     """
@@ -41,9 +43,13 @@ class Learner:
         reference: Reference | None = None,
         price: Price | None = None,
         store: ImageStore | None = None,
+        critic: CriticConfig | None = None,
     ) -> None:
         if config.kl_coef and reference is None:
             raise ConfigError("rl.kl_coef is above 0: a reference policy is needed")
+        if critic is not None and updater.policy.critic is None:
+            raise ConfigError("a critic is to learn: the policy needs a value head")
+        self.critic = critic
         self.updater, self.training, self.config, self.feed, self.images, self.reference = (
             updater, training, config, feed, images, reference,
         )  # fmt: skip
@@ -52,26 +58,31 @@ class Learner:
         self.filler = self._with_signals([feed.filler()])[0]
 
     def learn(self, samples: Sequence[Sample], update: int) -> dict[str, float]:
-        """All epochs and minibatches over this process's samples; ``policy/*`` metrics, averaged over the steps, and
-        ``stage/*`` and ``cost/*`` (see ``training.cost``).
+        """All epochs and minibatches over this process's samples; ``policy/*`` and ``critic/*`` metrics, averaged over
+        the steps, and ``stage/*`` and ``cost/*`` (see ``training.cost``).
 
         All processes must call it. A step over no sampled token at all is left out.
         """
-        lr = learning_rate(self.training, update)
+        alone = self.critic is not None and self.critic.pretrains(update)
+        lr, critic_lr = self._rates(update, alone)
+        if self.critic is not None:
+            self.updater.policy.critic.detach = self.critic.detach or alone
         parts = minibatches(samples, self.config.minibatches)
         if self.balance is not None:
             parts = [self.balance(part) for part in parts]
             samples = [sample for part in parts for sample in part]
         totals = [self._global(denominators_of(part)) for part in parts]
-        pieces = [self._signalled(self._pieces(part)) for part in parts]
-        seen: dict[str, list[float]] = {"policy/lr": [lr]}
+        pieces = [self._signalled(self._pieces(part, alone)) for part in parts]
+        seen: dict[str, list[float]] = {"policy/lr": [lr or 0.0]}
         fresh, steps = True, 0
         for _ in range(self.config.epochs_per_batch):
             for part, total in zip(pieces, totals, strict=True):
                 if not total.tokens:
                     continue
-                objective = PolicyObjective(self.config, total, fresh)
-                metrics = self.updater.update(part, objective, filler=self.filler, lr=lr, images=self.images)
+                objective = self._objective(total, fresh, alone)
+                metrics = self.updater.update(
+                    part, objective, filler=self.filler, lr=lr, critic_lr=critic_lr, images=self.images
+                )
                 for key, value in with_sample_size(metrics).items():
                     seen.setdefault(key if "/" in key else f"policy/{key}", []).append(value)
                 fresh, steps = False, steps + 1
@@ -79,9 +90,24 @@ class Learner:
         return {
             **{key: sum(values) / len(values) for key, values in seen.items()},
             "policy/steps": float(steps),
+            **self._value_metrics([piece for part in pieces for piece in part], critic_lr),
             **processes.sums({"cost/rows": len(samples)}),
             **self._cost(samples).over(processes),
         }
+
+    def _objective(self, total: Denominators, fresh: bool, alone: bool) -> PolicyObjective | JointObjective:
+        policy = PolicyObjective(self.config, total, fresh)
+        return policy if self.critic is None else JointObjective(policy, ValueObjective(self.critic, total), alone)
+
+    def _rates(self, update: int, alone: bool) -> tuple[float | None, float]:
+        """Learning rates of policy and critic; None: the policy stays as it is."""
+        factor = schedule_factor(self.training, update)
+        return None if alone else self.training.lr * factor, 0.0 if self.critic is None else self.critic.lr * factor
+
+    def _value_metrics(self, pieces: Sequence[MicroBatch], lr: float) -> dict[str, float]:
+        if self.critic is None:
+            return {}
+        return {"critic/lr": lr, **explained_variance(pieces, self.critic.anchor, self.updater.processes)}
 
     def _cost(self, samples: Sequence[Sample]) -> Means:
         rows = [sample.row for sample in samples if self._computed(sample)]
@@ -92,10 +118,11 @@ class Learner:
         return work_of([s for s in samples if self._computed(s)], self.feed.image_token_id, self.price)
 
     def _computed(self, sample: Sample) -> bool:
-        return sample.has_signal or not self.config.skip_zero_advantage or self.config.kl_coef > 0
+        kept = not self.config.skip_zero_advantage or self.config.kl_coef > 0 or self.critic is not None
+        return sample.has_signal or kept
 
-    def _pieces(self, samples: Sequence[Sample]) -> list[MicroBatch]:
-        """Micro-batches of the samples that are computed."""
+    def _pieces(self, samples: Sequence[Sample], alone: bool) -> list[MicroBatch]:
+        """Micro-batches of the samples that are computed, with what a critic learns from them."""
         chosen = [sample for sample in samples if self._computed(sample)]
         rows, advantages = [s.row for s in chosen], [s.advantages for s in chosen]
         pieces = []
@@ -104,6 +131,9 @@ class Learner:
                 name: torch.tensor([getattr(chosen[index], name) for index in indices])
                 for name in ("trajectory_tokens", "trajectory_turns")
             }
+            if self.critic is not None:
+                returns = alone or self.critic.targets == "returns"
+                counts |= lessons([chosen[index] for index in indices], batch.loss_mask.shape[1], returns)
             pieces.append(MicroBatch(batch, counts))
         return pieces
 
@@ -122,7 +152,9 @@ class Learner:
         zeros = [torch.zeros_like(piece.batch.advantages) for piece in fillers]
         ones = [torch.ones(piece.batch.input_ids.shape[0], dtype=torch.long) for piece in fillers]
         return [
-            piece.having(old=zero, reference=zero, trajectory_tokens=one, trajectory_turns=one)
+            piece.having(
+                old=zero, reference=zero, old_values=zero, targets=zero, trajectory_tokens=one, trajectory_turns=one
+            )
             for piece, zero, one in zip(fillers, zeros, ones, strict=True)
         ]
 

@@ -6,10 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mmturn.batching.collate import spread_advantages
+from mmturn.credit.lessons import Lesson
 from mmturn.credit.method import Assigned
 from mmturn.errors import DataError
 from mmturn.losses.aggregate import Denominators
 from mmturn.types import Row, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class RowLesson:
+    """``credit.lessons.Lesson`` along a row: [T] per token, 0.0 where the loss mask is 0."""
+
+    values: tuple[float, ...]
+    targets: tuple[float, ...]
+    returns: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,8 @@ class Sample:
     """Tokens of the whole trajectory that are trained on, over all its rows."""
     trajectory_turns: int
     """Turns of the whole trajectory that are trained on."""
+    lesson: RowLesson | None = None
+    """What a critic learns from it."""
 
     @property
     def has_signal(self) -> bool:
@@ -56,8 +68,15 @@ def samples_of(
                     f"trajectory {trajectory.id}: engine {trajectory.meta.get('engine', '?')!r} reports no token ids "
                     "and log-probs, so that policy-gradient training cannot use it; supervised learning can"
                 )
-            samples.append(Sample(row, spread_advantages(row, found.advantages), tokens, turns))
+            advantages = spread_advantages(row, found.advantages)
+            samples.append(Sample(row, advantages, tokens, turns, _along(row, found.lesson)))
     return samples, problems
+
+
+def _along(row: Row, lesson: Lesson | None) -> RowLesson | None:
+    if lesson is None:
+        return None
+    return RowLesson(*(spread_advantages(row, part) for part in (lesson.values, lesson.targets, lesson.returns)))
 
 
 def narrowed(row: Row, kept: Sequence[bool]) -> Row:

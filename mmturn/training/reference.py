@@ -34,7 +34,8 @@ class Reference:
         if self._adapted is not None or not copied:
             self._policy: Any = policy
             return
-        frozen = copy.deepcopy(policy).requires_grad_(False).eval()
+        frozen: Any = copy.deepcopy(policy).requires_grad_(False).eval()
+        frozen.critic = None  # it values nothing, and would be sharded for nothing
         self._policy = _sharded(frozen, processes) if config.zero_stage == 3 else frozen
 
     @torch.no_grad()

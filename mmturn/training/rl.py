@@ -25,7 +25,7 @@ from mmturn.training.reference import Reference
 from mmturn.training.rollout_metrics import LINE, sampled_metrics
 from mmturn.training.run import Run, RunSetup
 from mmturn.training.sampling import Roll, Sampler
-from mmturn.training.settings import CurriculumConfig, RlConfig
+from mmturn.training.settings import CriticConfig, CurriculumConfig, RlConfig
 from mmturn.training.signals import SignalPass
 from mmturn.training.traps import Traps
 from mmturn.types import Trajectory
@@ -68,6 +68,8 @@ class RlParts:
     """Whether the policy has tools to call, so that it is a trap when it calls none."""
     reference: Reference | None = None
     """Needed with ``kl_coef`` above 0."""
+    critic: CriticConfig | None = None
+    """How the policy's value head learns; needed where the method reads values."""
     on_update: Callable[[UpdateReport], None] | None = None
     """Called after each update, in every process."""
 
@@ -80,7 +82,8 @@ def train(parts: RlParts) -> Path:
     setup, config = parts.setup, parts.config
     images = images_of(setup, parts.feed, parts.features)
     learner = Learner(
-        setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price, parts.images
+        setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price, parts.images,
+        parts.critic,
     )  # fmt: skip
     sampler = sampler_of(parts, images)
     with RolloutFile(parts) as kept, Run("rl", setup, sampler, LINE, files={ROLLOUTS_NAME: kept}) as run:
@@ -124,7 +127,7 @@ def sampler_of(parts: RlParts, images: Images) -> Sampler:
         source=parts.source,
         roll=parts.roll,
         rubric=parts.rubric,
-        crediting=Crediting(parts.method, setup.updater.processes, signals),
+        crediting=Crediting(parts.method, setup.updater.processes, signals, critic=parts.critic is not None),
         curriculum=Curriculum(parts.curriculum, config.group_size, setup.training.seed),
         config=config,
         gathered=setup.updater.gathered,

@@ -25,6 +25,7 @@ LINE = (
     ("rollout/failed", "failed"),
     ("policy/kl", "kl"),
     ("mismatch/gap", "gap"),
+    ("critic/explained_variance", "explained"),
 )
 """(key, short name) of what the terminal's line shows of an update."""
 

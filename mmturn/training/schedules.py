@@ -9,12 +9,17 @@ from mmturn.training.settings import TrainingConfig
 
 def learning_rate(config: TrainingConfig, update: int, total: int | None = None) -> float:
     """Learning rate of ``update`` (counted from 1) in a run of ``total`` updates (default ``config.updates``)."""
+    return config.lr * schedule_factor(config, update, total)
+
+
+def schedule_factor(config: TrainingConfig, update: int, total: int | None = None) -> float:
+    """Share of the peak learning rate, of whatever parameters."""
     last = config.updates if total is None else total
     if update <= config.warmup:
-        return config.lr * update / config.warmup
+        return update / config.warmup
     if config.schedule == "constant":
-        return config.lr
+        return 1.0
     span = max(1, last - config.warmup)
     progress = min(1.0, (update - config.warmup) / span)
     fall = 0.5 * (1 + math.cos(math.pi * progress)) if config.schedule == "cosine" else 1.0 - progress
-    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * fall)
+    return config.min_lr_ratio + (1 - config.min_lr_ratio) * fall

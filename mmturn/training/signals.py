@@ -30,8 +30,8 @@ class SignalPass:
     images: Images
 
     def __call__(self, trajectories: Sequence[Trajectory], needs: frozenset[str]) -> dict[str, Signals]:
-        """Signals by trajectory: the fields of ``graded.Signals`` that ``needs`` names. One whose rows cannot be made
-        has none. All processes must call it."""
+        """Signals by trajectory: the fields of ``graded.Signals`` that ``needs`` names, with values that after the last
+        token. One whose rows cannot be made has none. All processes must call it."""
         rows_of: dict[str, list[Row]] = {}
         for trajectory in trajectories:
             try:
@@ -49,11 +49,16 @@ class SignalPass:
                 for name in needs:
                     values: torch.Tensor = getattr(score, _FIELDS[name])[number].cpu()
                     found[index][name] = values[sampled].tolist()
-        return _joined(trajectories, rows_of, found)
+                if "values" in needs:
+                    found[index][_FINAL] = [float(score.final_values[number])]  # type: ignore[index]
+        return _joined(trajectories, rows_of, found, needs)
 
 
 def _joined(
-    trajectories: Sequence[Trajectory], rows_of: Mapping[str, Sequence[Row]], found: Sequence[Found]
+    trajectories: Sequence[Trajectory],
+    rows_of: Mapping[str, Sequence[Row]],
+    found: Sequence[Found],
+    needs: frozenset[str],
 ) -> dict[str, Signals]:
     """The values of a trajectory's rows, one row after the other, cut into its turns."""
     signals, start = {}, 0
@@ -63,10 +68,14 @@ def _joined(
             continue
         parts, start = found[start : start + len(own)], start + len(own)
         counts = [turn.provenance.count("s") for turn in trajectory.turns]
-        made = {name: cut([v for part in parts for v in part[name]], counts) for name in (parts[0] if parts else {})}
-        signals[trajectory.id] = Signals(values=made.get("values"), entropies=made.get("entropies"))
+        made = {name: cut([v for part in parts for v in part[name]], counts) for name in needs}
+        # a limit is not an ending: what might still have come counts
+        valued = "values" in needs and parts and trajectory.stop.status == "truncated"
+        final = parts[-1][_FINAL][0] if valued else 0.0
+        signals[trajectory.id] = Signals(made.get("values"), final, made.get("entropies"))
     return signals
 
 
+_FINAL = "final"
 _FIELDS = {"entropies": "entropy", "values": "values"}
 """Field of ``graded.Signals`` -> field of ``TokenScores``."""

@@ -66,6 +66,7 @@ class Updater:
         self._ran = {"trained_tokens": 0, "head_positions": 0}
         self._scored = _Scored(policy)
         groups = parameter_groups(policy, config.weight_decay)
+        self._of_critic = [bool(_head_of(policy)) and group is groups[-1] for group in groups]
         optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
         trainable = sum(p.numel() for group in groups for p in group["params"])
         settings = deepspeed_config(config, trainable, is_bfloat16(policy), processes)
@@ -84,11 +85,14 @@ class Updater:
         loss_fn: LossFn,
         *,
         filler: MicroBatch,
-        lr: float,
+        lr: float | None,
+        critic_lr: float = 0.0,
         images: Images | None = None,
     ) -> dict[str, float]:
         """One optimizer step over the micro-batches of all processes; metrics, with ``loss`` and ``grad_norm``.
 
+        ``lr``: of the policy; None: its weights stay as they are, and the loss must bring them gradients of 0.
+        ``critic_lr``: of its value head, where it has one.
         ``filler``: one without sampled tokens and images, for a process with fewer micro-batches than another.
         ``images``: encodes what the batches show; None: they bring their own patches.
         All processes must call it, with any number of micro-batches, none included.
@@ -118,7 +122,7 @@ class Updater:
             with self.clock("vision_update"):  # the gradients bear the factor above already
                 self._engine.backward(self._engine(images.learned(index)))
         with self.clock("optimizer"):
-            norm = self._step(lr)
+            norm = self._step(lr, critic_lr)
         self._scored.eval()
         if images is not None:
             images.stepped()
@@ -128,18 +132,29 @@ class Updater:
             **means.over(self.processes),
         }
 
-    def _step(self, lr: float) -> float:
+    def _step(self, lr: float | None, critic_lr: float) -> float:
         """Clip, step, clear the gradients; the gradient norm before clipping."""
-        for group in self._engine.optimizer.param_groups:
-            group["lr"] = lr
+        for group, of_critic in zip(self._engine.optimizer.param_groups, self._of_critic, strict=True):
+            group["lr"] = critic_lr if of_critic else lr or 0.0
         norm: Any = None
         if self._stage == 0:
             gradients = [p for p in self._scored.parameters() if p.requires_grad]
             norm = nn.utils.clip_grad_norm_(gradients, self.config.max_grad_norm or float("inf"))
         self._engine.step()
+        if lr is None:
+            self._uncount_step()
         if norm is None:
             norm = self._engine.get_global_grad_norm()
         return float(norm)
+
+    def _uncount_step(self) -> None:
+        """Make Adam forget that the policy has taken a step: of gradients of 0 its moments know nothing, but its bias
+        correction would take them for known, and the first true steps would be several times too large."""
+        optimizer = self._engine.optimizer
+        for index, of_critic in enumerate(self._of_critic):
+            for weights in [] if of_critic else zero3.optimized(optimizer, index, self._stage == 3):
+                if weights in optimizer.state:
+                    optimizer.state[weights]["step"] -= 1
 
     @torch.no_grad()
     def score(
@@ -245,18 +260,30 @@ class _Scored(nn.Module):
 
 
 def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters for the optimizer: matrices with weight decay, vectors without.
+    """Trainable parameters for the optimizer: matrices with weight decay, vectors without; those of a critic by
+    themselves, last, without.
 
-    Raises ConfigError when nothing is trainable.
+    Raises ConfigError when nothing of the policy is trainable.
     """
-    trainable = [p for p in policy.parameters() if p.requires_grad]
+    head = _head_of(policy)
+    of_critic = {id(p) for p in head}
+    trainable = [p for p in policy.parameters() if p.requires_grad and id(p) not in of_critic]
     if not trainable:
         raise ConfigError("nothing to train: every weight of the policy is frozen")
-    if not weight_decay:
-        return [{"params": trainable, "weight_decay": 0.0}]
-    matrices, vectors = [p for p in trainable if p.ndim > 1], [p for p in trainable if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    matrices = [p for p in trainable if p.ndim > 1 and weight_decay]
+    vectors = [p for p in trainable if p.ndim <= 1 or not weight_decay]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+        {"params": head, "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
+
+
+def _head_of(policy: nn.Module) -> list[nn.Parameter]:
+    """A critic's parameters; none where there is no critic."""
+    critic: nn.Module | None = getattr(policy, "critic", None)
+    return [] if critic is None else list(critic.parameters())
 
 
 def is_bfloat16(policy: nn.Module) -> bool:
@@ -270,7 +297,8 @@ def is_bfloat16(policy: nn.Module) -> bool:
 def deepspeed_config(config: TrainingConfig, trainable: int, half: bool, processes: Processes) -> dict[str, Any]:
     """DeepSpeed's own settings. Accumulation is driven by the updater, so DeepSpeed itself counts single batches."""
     stage = 2 if half and config.zero_stage == 0 else config.zero_stage
-    bucket = max(1, min(trainable, 200_000_000))  # ZeRO allocates a buffer of this many elements
+    # ZeRO allocates a buffer of this many elements, and wants an even number
+    bucket = max(2, min(trainable + trainable % 2, 200_000_000))
     zero: dict[str, Any] = {"stage": stage}
     if stage:
         zero |= {

@@ -50,6 +50,14 @@ def gathered(engine: Any) -> Iterator[None]:
             offload._register_deepspeed_module(offload.module)
 
 
+def optimized(optimizer: Any, group: int, sharded: bool) -> list[Tensor]:
+    """The tensors under which an optimizer of DeepSpeed's keeps the state of one of its parameter groups."""
+    if not sharded:
+        return list(optimizer.param_groups[group]["params"])
+    owners = optimizer.sub_group_to_group_id
+    return [flat for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat) if owners[index] == group]
+
+
 def full_weights(model: nn.Module, sharded: bool, processes: Processes) -> dict[str, Tensor] | None:
     """Name -> weight on CPU of a transformers model, LoRA merged, as its own names; None in other processes.
 

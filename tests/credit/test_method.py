@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mmturn.config import build
 from mmturn.credit.gae import bilevel_gae, gae
 from mmturn.credit.gain import igpo, information_gains
-from mmturn.credit.graded import Graded, Signals, example_batch, example_graded, graded_of, per_token, per_turn
+from mmturn.credit.graded import Graded, Signals, example_batch, example_graded, flat, graded_of, per_token, per_turn
 from mmturn.credit.method import Assigned, Method, MethodConfig
 from mmturn.credit.outcome import dr_grpo, grpo, rloo
 from mmturn.credit.togo import minus_others, turn_returns
@@ -114,6 +114,9 @@ def test_pools_are_groups_roles_and_kinds_of_tasks() -> None:
     turn_pool = advantages(credit={"name": "own_turn"})
     assert sum(a for row in turn_pool for a in row) == pytest.approx(0) and turn_pool[2][0] != turn_pool[2][1]
     seats = [replace(g, seats=("policy", "verifier", "policy")[: g.num_turns]) for g in GROUP]
+    less = made(credit={"name": "returns"}, normalise=[{"name": "less_values"}])
+    expected = (1.7, 1.9, 1.6, 1.7)
+    assert flat(less[0].advantages) == pytest.approx(expected), "each token's value comes off its turn's return"  # type: ignore[arg-type]
     roles = advantages(seats, credit={"name": "own_turn"}, normalise=[{"name": "by_role"}])
     for seat in ("policy", "verifier"):
         own = [a for g, row in zip(seats, roles, strict=True) for a, s in zip(row, g.seats, strict=True) if s == seat]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from mmturn.losses.value import clipped_value_loss, return_fit
+from mmturn.losses.value import anchors, clipped_value_loss, return_fit
 
 VECTORS = {
     v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
@@ -86,3 +87,31 @@ def test_the_fit_of_parts_adds_up(seed: int, rows: int, cut: int) -> None:
     total = (parts[0] + parts[1]).explained_variance()
     chosen, wanted = values[mask].double(), returns[mask].double()
     assert total == pytest.approx((1 - (wanted - chosen).var(correction=0) / wanted.var(correction=0)).item())
+
+
+TURNS = torch.tensor([[-1, 0, 0, -1, 1, 1, 1, -1], [2, 2, -1, 2, -1, 3, -1, -1], [0, 1, 2, -1, -1, -1, -1, -1]])
+SAMPLED = (TURNS >= 0).long()
+
+
+def test_anchors_are_the_first_or_last_token_of_each_turn() -> None:
+    assert anchors(SAMPLED, TURNS) is SAMPLED
+    first = [[0, 1, 0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]]
+    last = [[0, 0, 1, 0, 0, 0, 1, 0], [0, 0, 0, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0]]
+    assert anchors(SAMPLED, TURNS, "first").tolist() == first
+    assert anchors(SAMPLED, TURNS, "last").tolist() == last
+
+
+def test_a_turn_that_is_not_trained_on_has_no_anchor() -> None:
+    mask = SAMPLED * (TURNS != 0)
+    assert anchors(mask, TURNS, "first").tolist()[0] == [0, 0, 0, 0, 1, 0, 0, 0]
+    assert not anchors(torch.zeros_like(SAMPLED), TURNS, "last").any()
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_each_turn_has_one_anchor(lengths: list[int], dice: random.Random) -> None:
+    row = [turn for turn, length in enumerate(lengths) for turn in [turn] * length + [-1] * dice.randint(0, 2)] or [-1]
+    turns = torch.tensor([row])
+    mask = (turns >= 0).long()
+    for at in ("first", "last"):
+        found = turns[anchors(mask, turns, at).bool()].tolist()  # type: ignore[arg-type]
+        assert found == [turn for turn, length in enumerate(lengths) if length]

@@ -13,22 +13,25 @@ from typing import Any, Literal
 
 import torch
 
+from mmturn.credit.method import Method, MethodConfig
 from mmturn.credit.pairs import Label
 from mmturn.losses.aggregate import Denominators
 from mmturn.models.features import FeatureCache
 from mmturn.models.settings import LoraSettings
 from mmturn.training import preference, rl
+from mmturn.training.crediting import Crediting
 from mmturn.training.images import Images
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
-from mmturn.training.settings import PreferenceConfig, RlConfig, TrainingConfig
+from mmturn.training.settings import CriticConfig, PreferenceConfig, RlConfig, TrainingConfig
+from mmturn.training.signals import SignalPass
 from mmturn.training.updater import Updater
-from mmturn.types import Trajectory
+from mmturn.types import StopReason, Trajectory
 from tests.training.preference_world import PAIRS, parts_of
-from tests.training.small_world import TRAINING, World, credited, make_world, rl_parts
+from tests.training.small_world import TRAINING, World, credited, grade, make_world, rl_parts
 
 CONFIG = TrainingConfig(lr=1e-2, eps=1e-3, max_grad_norm=0.5, log=(), progress=False)
 OBJECTIVE = RlConfig(kl_coef=0.1, aggregation="seq_mean_token_mean", clip_low=0.2, clip_high=0.2)
@@ -110,6 +113,39 @@ def prefer(model: Path, folder: Path, loss: Literal["m_dpo", "m_kto"]) -> dict[s
     return parts.setup.updater.weights()
 
 
+VALUED: dict[str, tuple[Literal[0, 2, 3], str]] = {
+    "values_zero0": (0, "shared"),
+    "values_zero2_padded": (2, "idle"),
+    "values_zero3": (3, "idle"),
+}
+"""ZeRO stage, and whether the second process has something to learn from."""
+
+
+def learn_values(
+    world: World, training: TrainingConfig, rank: int | None, who: str
+) -> tuple[Updater, list[dict[str, float]], torch.Tensor]:
+    """PPO with a critic from values to weights: one update of the critic alone, then two of both; and the head."""
+    processes = start_processes("cpu")
+    own = work(world, None) if who == "idle" and not rank else [] if who == "idle" else work(world, rank)
+    own = [replace(t, stop=StopReason.TURN_LIMIT) if t.seed % 2 else t for t in own]
+    updater = Updater(world.policy, training, processes)
+    images = Images(world.policy, world.feed.source, FeatureCache(1 << 24), processes)
+    critic = CriticConfig(lr=0.05, pretrain_updates=1, value_clip=0.1)
+    learner = Learner(updater, training, RlConfig(), world.feed, images, critic=critic)
+    method = Method(MethodConfig(credit={"name": "gae", "lam": 0.9}, normalise=({"name": "whiten"},)))
+    crediting = Crediting(method, processes, SignalPass(updater, training, world.feed, images), critic=True)
+    metrics = []
+    for update in (1, 2, 3):
+        groups, assigned = crediting(tuple((replace(t, reward=grade(t)),) for t in own))
+        samples, problems = samples_of(rl.in_loss(groups, assigned), world.feed.ready_rows)
+        assert not problems
+        metrics.append(learner.learn(samples, update))
+    assert world.policy.critic is not None
+    with updater.gathered():
+        head = torch.cat([p.detach().flatten().clone() for p in world.policy.critic.parameters()])
+    return updater, metrics, head
+
+
 def look_while_gathered(world: World, updater: Updater, rank: int) -> None:
     """As many forward passes as a process likes, in no common order, then a common step again."""
     pieces = world.pieces(work(world, rank), rows=1)
@@ -143,6 +179,15 @@ def main(model: Path, out: Path) -> None:
         assert (weights is not None) == (rank == 0)
         if rank == 0:
             torch.save({"weights": weights, "metrics": metrics}, out / f"{name}.pt")
+            print("done", name, flush=True)
+    for name, (stage, who) in VALUED.items():
+        layout = "padded" if "padded" in name else "tree"
+        world = make_world(model, critic=True)
+        training = dataclasses.replace(CONFIG, zero_stage=stage, layout=layout)
+        updater, metrics, head = learn_values(world, training, rank, who)
+        weights = updater.weights()
+        if rank == 0:
+            torch.save({"weights": weights, "metrics": metrics, "head": head}, out / f"{name}.pt")
             print("done", name, flush=True)
     torch.manual_seed(0)
     world = make_world(model)

@@ -22,6 +22,7 @@ from mmturn.media import ImageStore, fit
 from mmturn.models.features import FeatureCache
 from mmturn.models.load import LoadedModel, load_model
 from mmturn.models.policy import PolicyModule
+from mmturn.models.value_head import ValueHead
 from mmturn.rollout.groups import Episode
 from mmturn.training.feed import Feed
 from mmturn.training.microbatches import MicroBatch
@@ -116,12 +117,12 @@ class World:
         return [MicroBatch(batch) for _, batch in self.feed.batches(rows, config, worth)]
 
 
-def make_world(model: Path, **load: Any) -> World:
-    """Load ``model`` (``load_model``'s arguments) and draw two pictures."""
+def make_world(model: Path, *, critic: bool = False, **load: Any) -> World:
+    """Load ``model`` (``load_model``'s arguments), with a value head or without, and draw two pictures."""
     loaded = load_model(model, **load)
     store = ImageStore(view_bytes=0)
     banned = (loaded.image_token_id,)
-    policy = PolicyModule(loaded, 1.0, banned)
+    policy = PolicyModule(loaded, 1.0, banned, ValueHead.of(loaded) if critic else None)
     world = World(loaded, policy, store, Feed.of(loaded, Patches(store, loaded.family), banned), [])
     for seed in range(2):
         world.add_picture(seed)

@@ -17,7 +17,7 @@ from mmturn.models.settings import LoraSettings
 from mmturn.store.trajectories import read_trajectories
 from mmturn.training.checkpoints import read_state
 from mmturn.training.log import read_metrics
-from tests.training.ranks_program import CONFIG, learn, learn_balanced, prefer
+from tests.training.ranks_program import CONFIG, VALUED, learn, learn_balanced, learn_values, prefer
 from tests.training.small_world import make_world
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
@@ -81,6 +81,23 @@ def test_two_processes_equal_one(ran: Path, qwen3: Path, name: str) -> None:
     assert found["weights"].keys() == weights.keys()
     for key, weight in weights.items():
         assert torch.allclose(found["weights"][key], weight, atol=2e-6), key
+
+
+@pytest.mark.parametrize("name", VALUED)
+def test_two_processes_with_a_critic_equal_one(ran: Path, qwen3: Path, name: str) -> None:
+    """From values by way of credit over all processes to the weights of policy and head, one of them without work."""
+    world = make_world(qwen3, critic=True)
+    updater, want, head = learn_values(world, replace(CONFIG, layout="padded"), None, VALUED[name][1])
+    found = torch.load(ran / f"{name}.pt", weights_only=True)
+    for ours, theirs in zip(found["metrics"], want, strict=True):
+        for key in ("policy/loss", "policy/grad_norm", *(key for key in theirs if key.startswith("critic/"))):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-5), key
+    assert {"critic/explained_variance", "critic/loss"} <= want[-1].keys() and want[-1]["critic/value_mean"] != 0.0
+    assert head.any() and torch.allclose(found["head"], head, atol=2e-5)
+    weights = updater.weights()
+    assert weights is not None
+    for key, weight in weights.items():
+        assert torch.allclose(found["weights"][key], weight, atol=1e-5), key
 
 
 def test_work_is_evened_out_and_the_result_is_the_same(ran: Path, qwen3: Path) -> None:

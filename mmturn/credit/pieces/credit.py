@@ -9,7 +9,7 @@ from mmturn.credit import gae as gaes
 from mmturn.credit import gain as gains
 from mmturn.credit import roles, togo
 from mmturn.credit import turns as per_turns
-from mmturn.credit.graded import Graded, Worth, cut, flat
+from mmturn.credit.graded import Graded, Worth, cut, flat, values_of
 from mmturn.credit.outcome import Single, Std
 from mmturn.credit.returns import returns_to_go
 from mmturn.credit.signals import needs
@@ -90,7 +90,7 @@ def igpo(
 def gae(group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0) -> list[Worth]:
     """GAE over sampled tokens, a turn's reward on its last token; ``whiten`` normalises it. See ``gae.gae``."""
     return [
-        cut(gaes.gae(_token_rewards(g), flat(_values(g)), gamma, lam, g.signals.final_value), g.tokens) for g in group
+        cut(gaes.gae(_token_rewards(g), flat(values_of(g)), gamma, lam, g.signals.final_value), g.tokens) for g in group
     ]
 
 
@@ -102,7 +102,7 @@ def bilevel_gae(
     worths: list[Worth] = []
     for g in group:
         ends = [sum(g.tokens[: k + 1]) - 1 for k in range(g.num_turns)]
-        rewards, values = _token_rewards(g), flat(_values(g))
+        rewards, values = _token_rewards(g), flat(values_of(g))
         found = gaes.bilevel_gae(
             rewards, values, [1] * len(values), ends, gamma, lam, gamma_turn, g.signals.final_value
         )  # fmt: skip
@@ -116,7 +116,7 @@ def turn_gae(
 ) -> list[Worth]:
     """GAE over turns with one value each, at its first or last sampled token. See ``gae.gae``."""
     at = 0 if anchor == "first" else -1
-    return [gaes.gae(g.stream, [turn[at] for turn in _values(g)], gamma, lam, g.signals.final_value) for g in group]
+    return [gaes.gae(g.stream, [turn[at] for turn in values_of(g)], gamma, lam, g.signals.final_value) for g in group]
 
 
 def tapo(group: Sequence[Graded], *, verifier: str = "verifier") -> list[Worth]:
@@ -135,12 +135,6 @@ def _token_rewards(graded: Graded) -> list[float]:
     if not all(graded.tokens):
         raise DataError(f"trajectory {graded.id}: its engine reported no token ids, so it has no tokens to credit")
     return flat([(*(0.0,) * (count - 1), reward) for count, reward in zip(graded.tokens, graded.stream, strict=True)])
-
-
-def _values(graded: Graded) -> tuple[tuple[float, ...], ...]:
-    if graded.signals.values is None:
-        raise DataError(f"trajectory {graded.id}: no critic gave it values; this credit needs `critic`")
-    return graded.signals.values
 
 
 def _gold_gains(graded: Graded, gain: gains.Gain, weight: float) -> list[float]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 
 from mmturn.credit import whiten as whitening
-from mmturn.credit.graded import Graded, Worth, by_group, cut, flat, per_token, per_turn, unit_of
+from mmturn.credit.graded import Graded, Worth, by_group, cut, flat, per_token, per_turn, unit_of, values_of
 from mmturn.credit.outcome import Single, Std, rloo
 from mmturn.credit.seats import SeatBaselines
+from mmturn.credit.signals import needs
 from mmturn.errors import ConfigError
 from mmturn.types import Json
 
@@ -44,10 +45,15 @@ def whiten(batch: Sequence[Graded], worths: Sequence[Worth], *, eps: float = 1e-
 def by_role(
     batch: Sequence[Graded], worths: Sequence[Worth], *, std: Std = "unbiased", eps: float = 1e-8
 ) -> list[Worth]:
-    """Within each seat, over all its turns of the batch: PAG's RoleAdvNorm. See ``whiten.normalise_by``."""
-    turns = [per_turn(g, worth) for g, worth in zip(batch, worths, strict=True)]
+    """Within each seat, over all its turns of the batch, or over their tokens where the worths are per token: PAG's
+    RoleAdvNorm. See ``whiten.normalise_by``."""
+    pairs = list(zip(batch, worths, strict=True))
+    if any(unit_of(worth) == "token" for worth in worths):
+        seats = [seat for g in batch for seat, count in zip(g.seats, g.tokens, strict=True) for _ in range(count)]
+        made = whitening.normalise_by(seats, [x for g, worth in pairs for x in flat(per_token(g, worth))], std, eps)
+        return [cut(row, g.tokens) for g, row in zip(batch, cut(made, [sum(g.tokens) for g in batch]), strict=True)]
     keys = [seat for g in batch for seat in g.seats]
-    made = whitening.normalise_by(keys, flat(turns), std, eps)
+    made = whitening.normalise_by(keys, flat([per_turn(g, worth) for g, worth in pairs]), std, eps)
     return list(cut(made, [g.num_turns for g in batch]))
 
 
@@ -63,6 +69,13 @@ def by_task(
     entry of a task's ``meta`` tells its kind; tasks without it are of one kind. See ``whiten.normalise_by``."""
     tokens = [per_token(g, worth) for g, worth in zip(batch, worths, strict=True)]
     return _normalised(batch, tokens, [str(g.meta.get(kind, "")) for g in batch], std, eps, "zero")
+
+
+@needs("values")
+def less_values(batch: Sequence[Graded], worths: Sequence[Worth]) -> list[Worth]:
+    """Less the critic's value at each sampled token: makes advantages of credit that is a return (ReVeal's ``tapo``,
+    ``returns``, ``token_returns``), as ``gae`` does by itself."""
+    return [tuple(map(_differences, per_token(g, w), values_of(g))) for g, w in zip(batch, worths, strict=True)]
 
 
 class SeatBaseline:
@@ -91,6 +104,10 @@ class SeatBaseline:
     def load_state(self, state: Mapping[str, Json]) -> None:
         """Take stored ones."""
         self._baselines.load_state(state)
+
+
+def _differences(worths: Sequence[float], values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(worth - value for worth, value in zip(worths, values, strict=True))
 
 
 def _normalised(

@@ -62,6 +62,8 @@ class Training:
     stage: int
     """DeepSpeed's, as the updater sets it."""
     processes: int
+    critic: bool = False
+    """Values are computed too, before the first step."""
 
 
 def dtype_of(recipe: Recipe, folder: Path) -> str:
@@ -73,8 +75,8 @@ def dtype_of(recipe: Recipe, folder: Path) -> str:
     return name if name in ELEMENT else "float32"
 
 
-def training_of(recipe: Recipe, shape: Shape, dtype: str, processes: int) -> Training:
-    """Counts parameters."""
+def training_of(recipe: Recipe, shape: Shape, dtype: str, processes: int, *, critic: bool = False) -> Training:
+    """Counts parameters, with those of a critic's head."""
     counts = shape.parameters()
     total, element = sum(counts.values()), ELEMENT[dtype]
     if recipe.model.lora is not None:
@@ -82,8 +84,10 @@ def training_of(recipe: Recipe, shape: Shape, dtype: str, processes: int) -> Tra
         total += trainable
     else:
         trainable = total - (counts["vision"] if recipe.model.freeze_vision else 0)
+    head = shape.hidden + 1 if critic else 0
+    total, trainable = total + head, trainable + head
     stage = 2 if element == 2 and recipe.training.zero_stage == 0 else recipe.training.zero_stage
-    return Training(total, trainable, element, stage, processes)
+    return Training(total, trainable, element, stage, processes, critic)
 
 
 def memory_of(

@@ -15,7 +15,7 @@ from mmturn.jobs.plan.memory import Memory, Training, dtype_of, memory_of, train
 from mmturn.jobs.plan.work import Stage, stages_of
 from mmturn.jobs.plan.workload import Wishes, Workload, workload_of
 from mmturn.models.files import model_folder
-from mmturn.recipe import Recipe, check_rl
+from mmturn.recipe import Recipe, check_rl, method_of
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ def plan_of(recipe: Recipe, wishes: Wishes | None = None, *, probe: bool = True)
     Raises ConfigError for a recipe that cannot be, CheckpointError for a model that is not there.
     """
     wishes = wishes or Wishes()
-    _check(recipe)
+    critic = _check(recipe)
     folder = model_folder(recipe.model.path, download=recipe.model.download, weights=False)
     shape, family = shape_of(folder), family_of(folder, recipe.model.family)
     dtype = dtype_of(recipe, folder)
     work = workload_of(recipe, family, folder, wishes)
-    training = training_of(recipe, shape, dtype, wishes.processes)
+    training = training_of(recipe, shape, dtype, wishes.processes, critic=critic)
     device = recipe.model.device
     machine = measure(device, shape, dtype) if probe else machine_of(device)
     memory, held = memory_of(recipe, shape, work, training, machine)
@@ -96,8 +96,9 @@ def plan_of(recipe: Recipe, wishes: Wishes | None = None, *, probe: bool = True)
     )  # fmt: skip
 
 
-def _check(recipe: Recipe) -> None:
-    """What ``mmturn train`` refuses before it loads weights."""
+def _check(recipe: Recipe) -> bool:
+    """Refuse what ``mmturn train`` refuses before it loads weights; whether there is a critic."""
     check_rl(recipe)
     if recipe.model.dtype == "float16":
         raise ConfigError("training needs a model in float32 or bfloat16 (model.dtype), not float16")
+    return method_of(recipe, allow_code=True)[1] is not None

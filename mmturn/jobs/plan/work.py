@@ -37,7 +37,7 @@ def stages_of(
     """Stages in their order. ``rows``: that decode together."""
     frozen = recipe.model.freeze_vision or recipe.model.lora is not None
     images = shape.vision.flops(work.grids)
-    passes, vision = _passes(recipe, frozen)
+    passes, vision = _passes(recipe, frozen, training.critic)
     one = tree_flops(shape, work)
     tokens = work.groups * (work.prompt + work.group_size * work.own)
     kept = shape.layers * held.layer * tokens
@@ -61,12 +61,12 @@ def stages_of(
     return stages
 
 
-def _passes(recipe: Recipe, frozen: bool) -> tuple[float, float]:
+def _passes(recipe: Recipe, frozen: bool, critic: bool) -> tuple[float, float]:
     """How often an update runs the language model, and the tower on each image, in forward passes; backwards is two."""
     rl = recipe.rl
     backward = 1.0 if recipe.model.lora is not None else 2.0
     each = 1 + backward + (1 if recipe.training.activation_checkpointing else 0)
-    extra = (rl.old_logprobs == "recompute") + (rl.kl_coef > 0)
+    extra = (rl.old_logprobs == "recompute") + (rl.kl_coef > 0) + critic
     language = rl.epochs_per_batch * each + extra
     if frozen:
         return language, 0.0

@@ -153,3 +153,16 @@ def test_what_cannot_be_trained_is_refused() -> None:
         planned("model.dtype=float16")
     with pytest.raises(ConfigError, match="top_p"):
         planned("rollout.top_p=0.5")
+
+
+def test_a_critics_head_is_counted(repo: Path) -> None:
+    head = shape_of(repo / "checkpoints" / "nano").hidden + 1
+    plain, valued = planned(), planned("method.credit={name: gae}", "method.normalise=[{name: whiten}]")
+    assert valued.training.trainable == plain.training.trainable + head
+    assert valued.memory.lasting["weights"] == plain.memory.lasting["weights"] + 4 * head
+    assert valued.memory.lasting["optimizer"] == plain.memory.lasting["optimizer"] + 8 * head
+    update = [{stage.name: stage.flops for stage in made.stages}["update"] for made in (plain, valued)]
+    assert update[1] > update[0], "values take a forward pass of their own"
+    assert planned("critic.enabled=true").training.trainable == valued.training.trainable
+    with pytest.raises(ConfigError, match=r"critic\.anchor is last"):
+        planned("method.credit={name: turn_gae}", "critic.anchor=last")
