@@ -1,6 +1,7 @@
 # make setup     .venv with the tested versions (quick when nothing changed)
 # make demo      evaluate, train, evaluate again, one page            make test       the tests
 # make test-slow long ones too     make test-min   on the oldest versions that work
+# make test-learning   every method learns a small world, and from shuffled advantages does not
 # make lint      ruff and mypy     make format     ruff's formatting  make coverage   tests with coverage
 # make bench     speed and memory beside TRL (BENCH_ARGS="--cases g8t4 --pairs 5"; see benchmarks/run.py)
 
@@ -23,7 +24,7 @@ endif
 PYTEST := $(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist worksteal $(COVERAGE_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-min coverage bench lint format clean
+.PHONY: help setup demo test test-slow test-learning test-min coverage bench lint format clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -69,6 +70,9 @@ test: setup
 
 test-slow: setup
 	$(PYTEST) -m 'not gpu' --timeout 3600 $(PYTEST_ARGS)
+
+test-learning: setup
+	$(PYTEST) -m learning $(PYTEST_ARGS)
 
 test-min:
 	$(MAKE) test VENV=.venv-min CONSTRAINTS=constraints-min.txt

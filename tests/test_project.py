@@ -74,7 +74,7 @@ def test_the_version_is_stated_once() -> None:
     assert "project" not in tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-TARGETS = ("setup", "demo", "test", "test-slow", "test-min", "coverage", "bench", "lint", "format")
+TARGETS = ("setup", "demo", "test", "test-slow", "test-learning", "test-min", "coverage", "bench", "lint", "format")
 
 
 @pytest.mark.parametrize("target", TARGETS)
