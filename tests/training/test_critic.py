@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mmturn.credit.graded import Signals
 from mmturn.credit.method import Method, MethodConfig
 from mmturn.errors import ConfigError
 from mmturn.jobs.train import train_policy
 from mmturn.losses.aggregate import Denominators
+from mmturn.models.features import FeatureCache
 from mmturn.models.load import load_model
 from mmturn.models.settings import LoraSettings, ModelConfig
 from mmturn.recipe import Recipe, check_rl, method_of
@@ -28,15 +28,13 @@ from mmturn.training.images import Images
 from mmturn.training.learner import Learner
 from mmturn.training.log import read_metrics
 from mmturn.training.material import RowLesson, Sample
-from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes
 from mmturn.training.reference import Reference
 from mmturn.training.settings import CriticConfig, RlConfig, TrainingConfig
-from mmturn.training.signals import SignalPass
 from mmturn.training.updater import Updater, parameter_groups
-from mmturn.types import Reward, StopReason, Trajectory
-from tests.training.small_world import TRAINING, World, make_world, rl_parts, weights_of
+from mmturn.types import Reward, Trajectory
+from tests.training.small_world import TRAINING, World, grade, make_world, rl_parts, weights_of
 
 PPO: dict[str, Any] = {"row": "ppo", "credit": {"name": "gae"}, "normalise": [{"name": "whiten"}]}
 PLAIN = replace(TRAINING, eps=1e-3, max_grad_norm=0.0)
@@ -91,80 +89,30 @@ ROWS: dict[str, dict[str, Any]] = {
     "vagen": {**PPO, "credit": {"name": "bilevel_gae", "gamma": 0.99, "lam": 0.95}},
     "vagen_turns": {**PPO, "credit": {"name": "turn_gae"}, "critic": {"anchor": "first"}},
     "video_mtr": {
-        **PPO, "shape": [{"name": "status", "unfinished": -0.1}],
+        **PPO, "shape": [{"name": "video_mtr", "quality": "look"}],
         "credit": {"name": "bilevel_gae", "gamma_turn": 0.95},
     },
     "starpo_s": {**PPO, "select": [{"name": "top_spread", "keep": 0.5}]},
-    "pag": {**PPO, "credit": {"name": "bilevel_gae", "gamma_turn": 0.0}, "normalise": [{"name": "by_role"}]},
+    "pag": {
+        **PPO, "shape": [{"name": "revision_bonus", "alpha": 0.5}],
+        "credit": {"name": "bilevel_gae", "gamma_turn": 0.0}, "normalise": [{"name": "by_role"}],
+    },
     "reveal": {**PPO, "credit": {"name": "tapo"}, "normalise": [{"name": "less_values"}, {"name": "whiten"}]},
-    "mem1": PPO,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in ROWS if name != "mem1"])
+@pytest.mark.parametrize("name", ROWS)
 def test_every_row_of_ppo_learns(qwen3: Path, tmp_path: Path, name: str) -> None:
+    def looks(trajectory: Trajectory) -> Reward:
+        return replace(grade(trajectory), per_turn={"look": tuple(0.3 + 0.1 * k for k in range(trajectory.num_turns))})
+
     boxes = dict(ROWS[name])
     critic = CriticConfig(lr=1e-2, **boxes.pop("critic", {}))
     world = make_world(qwen3, critic=True)
     before = weights_of(world)
-    (line,) = run(world, tmp_path, critic, replace(TRAINING, updates=1), method=method(boxes))
+    (line,) = run(world, tmp_path, critic, replace(TRAINING, updates=1), method=method(boxes), rubric=looks)
     assert head_of(world).any() and not same(weights_of(world), before)
     assert line["critic/loss"] > 0 and line["policy/grad_norm"] > 0
-
-
-def test_contexts_that_begin_anew_are_valued_as_one_stream(qwen3: Path) -> None:
-    """MEM1 and the like: several rows make one trajectory, and the value behind a row is that of the next."""
-    world = make_world(qwen3, critic=True)
-    whole = replace(world.trajectory(3, turns=3), stop=StopReason.TURN_LIMIT)
-    turns = tuple(
-        replace(turn, fresh_context=True, context_views=turn.observation.views) if turn.index else turn
-        for turn in whole.turns
-    )
-    signals = score(world, [replace(whole, turns=turns)])["t3"]
-    assert signals.values is not None
-    assert [len(turn) for turn in signals.values] == [turn.provenance.count("s") for turn in turns]
-    with torch.no_grad():
-        last = world.policy(world.feed.batch(world.feed.rows(replace(whole, turns=turns))))
-    assert signals.final_value == pytest.approx(float(last.final_values[-1]), abs=1e-5)
-
-
-# ---- values as signals
-
-
-def score(world: World, trajectories: Sequence[Trajectory], needs: Sequence[str] = ("values",)) -> dict[str, Signals]:
-    """Signals under a head that is not 0."""
-    assert world.policy.critic is not None
-    torch.nn.init.normal_(world.policy.critic.weight, generator=torch.Generator().manual_seed(0))
-    processes = start_processes("cpu")
-    updater = Updater(world.policy, TRAINING, processes)
-    return SignalPass(updater, TRAINING, world.feed, images_of(world))(trajectories, frozenset(needs))
-
-
-def images_of(world: World) -> Images:
-    from mmturn.models.features import FeatureCache
-
-    return Images(world.policy, world.feed.source, FeatureCache(1 << 24), start_processes("cpu"))
-
-
-def test_signals_are_the_values_before_tokens_and_after_a_limit(qwen3: Path) -> None:
-    world = make_world(qwen3, critic=True)
-    ended, cut_off = world.trajectory(1), replace(world.trajectory(2), stop=StopReason.CONTEXT_LIMIT)
-    nothing = replace(world.trajectory(3), turns=(), stop=StopReason.CONTEXT_LIMIT)
-    signals = score(world, [ended, cut_off, nothing], ("values", "entropies"))
-    for trajectory in (ended, cut_off):
-        with torch.no_grad():
-            scores = world.policy(world.feed.batch(world.feed.rows(trajectory)))
-        sampled = world.feed.batch(world.feed.rows(trajectory)).loss_mask.bool()
-        found = signals[trajectory.id]
-        assert found.values is not None and found.entropies is not None
-        values = [value for turn in found.values for value in turn]
-        assert values == pytest.approx(scores.values[sampled].tolist(), abs=1e-5)
-        assert [len(turn) for turn in found.values] == [turn.provenance.count("s") for turn in trajectory.turns]
-        after = float(scores.final_values[-1]) if trajectory is cut_off else 0.0
-        assert found.final_value == pytest.approx(after, abs=1e-5)
-    assert signals["t2"].final_value != 0.0
-    assert signals["t3"] == Signals(values=(), entropies=())
-    assert score(world, [cut_off], ("entropies",))["t2"].values is None
 
 
 # ---- the policy is not disturbed
@@ -218,6 +166,10 @@ def test_the_first_step_after_pretraining_is_a_first_step(qwen3: Path, stage: An
 
 
 # ---- what the loss is made of
+
+
+def images_of(world: World) -> Images:
+    return Images(world.policy, world.feed.source, FeatureCache(1 << 24), start_processes("cpu"))
 
 
 def taught(
@@ -274,33 +226,28 @@ def test_the_cut_into_micro_batches_does_not_matter(qwen3: Path) -> None:
 
 
 def test_the_loss_is_the_mean_over_its_own_tokens(qwen3: Path) -> None:
-    world = make_world(qwen3, critic=True)
-    learner, samples = taught(world, CriticConfig())
-    (piece,) = learner._pieces(samples, False)[:1]
-    scores = world.policy(piece.batch, None) if len(piece.batch.grids) else world.policy(patched(world, piece).batch)
-    counts = Denominators(1000, 4, 10)
+    world, counts = make_world(qwen3, critic=True), Denominators(1000, 4, 10)
+    (piece,) = world.pieces([world.trajectory(seed) for seed in range(4)], rows=100)
     mask, turns = piece.batch.loss_mask.bool(), piece.batch.turn_index
+    piece = piece.having(old_values=torch.zeros_like(piece.batch.advantages), targets=(-1.0) ** piece.batch.input_ids)
+    with torch.no_grad():
+        scores = world.policy(piece.batch)
+    policy = PolicyObjective(RlConfig(), counts, True)
+    found = {}
     for anchor, total, divisor in (
         ("all", int(mask.sum()), 1000),
         ("first", sum(len({t for t in row.tolist() if t >= 0}) for row in turns), 10),
     ):
-        objective = ValueObjective(CriticConfig(anchor=anchor, coef=0.5), counts)  # type: ignore[arg-type]
-        loss = objective(scores, piece)
-        assert float(loss.value) == pytest.approx(0.5 * 0.5 * total / divisor)
-        assert float(loss.sums["critic/loss"][1]) == total
-    joint = JointObjective(PolicyObjective(RlConfig(), counts, True), objective)
-    both, policy = joint(scores, piece), joint.policy(scores, piece)
-    assert float(both.value) == pytest.approx(float(policy.value) + float(loss.value))
-    alone = replace(joint, critic_alone=True)(scores, piece)
-    assert float(alone.value) == pytest.approx(float(loss.value)) and policy.sums.keys() < alone.sums.keys()
-
-
-def patched(world: World, piece: MicroBatch) -> MicroBatch:
-    """The same with its pictures' patches in the batch."""
-    from mmturn.batching.collate import collate_images
-
-    patches, grids = collate_images(piece.batch.views, world.loaded.family, world.feed.source)
-    return replace(piece, batch=replace(piece.batch, patches=patches, grids=grids))
+        critic = ValueObjective(CriticConfig(anchor=anchor, coef=0.2), counts)  # type: ignore[arg-type]
+        loss = critic(scores, piece)
+        assert float(loss.value) == pytest.approx(0.2 * 0.5 * total / divisor)
+        assert [float(x) for x in loss.sums["critic/loss"]] == pytest.approx([0.5 * total, total])
+        both, alone = (JointObjective(policy, critic, flag)(scores, piece) for flag in (False, True))
+        assert float(both.value) == pytest.approx(float(policy(scores, piece).value) + float(loss.value))
+        assert float(alone.value) == pytest.approx(float(loss.value))
+        assert both.sums.keys() == alone.sums.keys() == {**policy(scores, piece).sums, **loss.sums}.keys()
+        found[anchor] = total
+    assert found["first"] < found["all"]
 
 
 def test_rows_without_an_advantage_teach_the_critic(qwen3: Path, tmp_path: Path) -> None:
