@@ -89,9 +89,8 @@ def train_policy(
     ``tasks`` and ``validation`` default to the recipe's data. ``trainee`` is an opened policy to go on with.
     """
     check_rl(recipe)
-    recipe = seeded(recipe)
     method, critic = method_of(recipe, allow_code)
-    recipe = with_gold(recipe, method)
+    recipe = with_gold(seeded(recipe), method)
     check_fresh(out, resume)
     trainee = trainee or open_trainee(recipe, allow_code=allow_code)
     problems: list[RowProblem] = []
@@ -125,10 +124,9 @@ def train_policy(
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
         rubric=rubric_of(recipe.reward, allow_code), method=method, critic=critic, images=policy.store,
-        publish=publish,
-        feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), features=engine.features,
-        counters=engine.take_counters, price=trainee.price(), curriculum=recipe.curriculum, reference=reference,
-        tools=bool(recipe.tools), on_update=on_update,
+        feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), publish=publish,
+        features=engine.features, counters=engine.take_counters, price=trainee.price(),
+        curriculum=recipe.curriculum, tools=bool(recipe.tools), reference=reference, on_update=on_update,
     )  # fmt: skip
     try:
         return train(parts)
