@@ -142,6 +142,7 @@ REWARDS = Registry(
         "answer": "mmturn.rewards.answer:AnswerReward",
         "format": "mmturn.rewards.format:FormatReward",
         "grounding_iou": "mmturn.rewards.grounding:GroundingIou",
+        "look_iou": "mmturn.rewards.grounding:look_iou",
         "point_in_box": "mmturn.rewards.grounding:PointInBox",
         "gold_in_crop": "mmturn.rewards.grounding:GoldInCrop",
         "tool_use": "mmturn.rewards.tool_use:ToolUse",

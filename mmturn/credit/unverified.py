@@ -13,6 +13,7 @@ UNVERIFIED: Mapping[str, str] = MappingProxyType(
         "video_mtr.drop_coef": "2508.20478 does not print the coefficient of a falling IoU; 1 is assumed.",
         "pag.alpha": "The weight of PAG's bonus stands in an appendix of 2506.10406 that was not read.",
         "spiral.update_first": "SPIRAL's repository subtracts the old baseline; the order in 2506.24119 is not known.",
+        "mobile_r1.weights": "The weights of Mobile-R1's task-level reward are not known; 1 and 1 are assumed.",
         "reveal.absolute": "How 2506.11442 weighs the pass rate itself is known for a weight of 0 only.",
         "igpo.weights": "The course of IGPO's reward weights between their ends is not known; a line is assumed.",
         "dart.rollouts": "How 2509.23866 lowers the number of rollouts above a success rate of 0.6 is assumed.",

@@ -63,6 +63,17 @@ class GroundingIou:
         return _by_look(trajectory, self.config, lambda look, gold: look.iou(gold))
 
 
+def look_iou(trajectory: Trajectory) -> list[float]:
+    """Per turn, the IoU of its look with the gold boxes, the mean over them; of several looks the best; 0 without one.
+
+    Not what it improved on earlier turns (``grounding_iou`` with ``per_turn``), but how good it is by itself.
+    """
+    golds, values = trajectory.task.boxes, [0.0] * trajectory.num_turns
+    for look in looks_of(trajectory) if golds else ():
+        values[look.turn] = max(values[look.turn], sum(look.box.iou(gold) for gold in golds) / len(golds))
+    return values
+
+
 class PointInBox:
     """Share of the gold boxes that hold the centre of some (or of the last) look, in [0, 1].
 

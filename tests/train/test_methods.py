@@ -158,7 +158,8 @@ LITERALS = {
     "gain": ("prob", "logprob"),
     "form": ("truncate", "mask", "paper", "code"),
     "level": ("token", "sequence"),
-    "anchor": ("first", "last"),
+    "anchor": ("first", "last", "all"),
+    "targets": ("advantage", "returns"),
     "over": ("previous", "best"),
     "correct": ("answer", "answer_"),
     "success": ("answer", "format"),
@@ -173,7 +174,7 @@ LITERALS = {
 NUMBERS: dict[str, Any] = {
     "max_tokens": 9, "buffer_tokens": 8, "clip_high": 0.9, "clip_low": 0.7, "dual_clip": 1.2, "cap": 0.4, "keep": 0.7,
     "max_lag": 7, "quantile": 0.6, "threshold": -0.5, "turn_caps": [3, 8, 10], "easy_above": 0.95, "eps": 0.5,
-    "expert_limit": 50,
+    "expert_limit": 50, "gamma_turn": 0.5, "gamma": 0.7, "lam": 0.6, "value_clip": 0.1, "coef": 0.3, "penalty": -0.7,
 }  # fmt: skip
 """Other values than a half more, where that would leave the made-up numbers on the same side of a limit."""
 SMALL = {"overlong": {"max_tokens": 20, "buffer_tokens": 16}}
