@@ -13,7 +13,7 @@ from mmturn.interfaces import RewardFn
 from mmturn.rewards.answer import AnswerConfig, AnswerReward
 from mmturn.rewards.format import FormatConfig, FormatReward
 from mmturn.rewards.gold import gold_trajectory, grade_gold
-from mmturn.rewards.grounding import GoldInCrop, GoldInCropConfig, GroundingConfig, GroundingIou, PointInBox
+from mmturn.rewards.grounding import GoldInCrop, GoldInCropConfig, GroundingConfig, GroundingIou, PointInBox, look_iou
 from mmturn.rewards.looks import executed_calls, looks_of
 from mmturn.rewards.tool_use import ToolUse, ToolUseConfig
 from mmturn.types import StopReason, Task, Trajectory
@@ -193,3 +193,9 @@ def test_settings_are_checked() -> None:
         AnswerConfig(rel_tol=-1)
     with pytest.raises(ConfigError, match="max_share"):
         GoldInCropConfig(max_share=0)
+
+
+def test_look_iou_says_how_good_each_look_is_by_itself(make: Make) -> None:
+    assert look_iou(make(ON_FIRST, ASIDE, [100, 100, 200, 150])) == [0.5, 0.0, 0.25, 0.0]
+    assert look_iou(make(None, ON_SECOND)) == [0.0, 0.5, 0.0]
+    assert look_iou(make(ON_FIRST, task=Task("t", "?", answer="B"))) == [0.0, 0.0]

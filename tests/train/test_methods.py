@@ -77,7 +77,7 @@ def batch() -> list[Graded]:
                     "versions": (9, 9, 9)[:k] if number != 5 else (3, 9, 9)[:k],
                     "acted": tuple(turn != 1 or number != 4 for turn in range(k)),
                     "values": {"answer": graded.outcome},
-                    "per_turn": {"look_iou": (0.4, 0.1, 0.6)[:k], "gold_in_crop": (0.3, 0.0, 0.2)[:k]},
+                    "per_turn": {"look_iou": (0.4, 0.1, 0.6)[:k], "gold_in_crop": (0.1, 0.3, 0.2)[:k]},
                     "signals": signals(number, (3 + number, 2, 4)[:k]),
                 }
             )
@@ -134,6 +134,7 @@ def fingerprint(values: Mapping[str, Any]) -> str:
         recipe.rl.old_logprobs,
         recipe.curriculum.success,
         recipe.context,
+        recipe.critic,
     ]
     return json.dumps([assigned, objective(recipe.rl), plan(recipe), repr(rest)])
 
