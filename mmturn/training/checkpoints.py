@@ -76,9 +76,11 @@ class Checkpoints:
         self.folder, self.keep, self.best_rule = folder, keep, best or KeepBest()
 
     def clean(self) -> None:
-        """Remove what a killed process left behind; call it before the first save, from one process."""
+        """Remove what a killed process left behind, checkpoints that it had no time to remove included; call it before
+        the first save, from one process."""
         for leftover in (*self.folder.glob(f"{_SAVING}*"), *self.folder.glob(f"{_REMOVING}*")):
             shutil.rmtree(leftover)
+        self._prune()
 
     def paths(self) -> list[Path]:
         """Complete checkpoints, oldest first."""

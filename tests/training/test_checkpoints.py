@@ -56,6 +56,15 @@ def test_leftovers_are_no_checkpoints_and_are_cleaned(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["update_000003"]
 
 
+def test_what_a_kill_left_unpruned_is_removed_at_the_next_start(tmp_path: Path) -> None:
+    many = Checkpoints(tmp_path, keep=9)
+    for update in (2, 4, 6, 7):
+        save(many, update)
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.clean()
+    assert [path.name for path in checkpoints.paths()] == ["update_000006", "update_000007"]
+
+
 def test_saving_the_same_update_again_replaces_it(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, 1, a=1.0)
