@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from mmturn.families.forward import patchify
 from mmturn.families.spec import Family
 from mmturn.media.cache import ByteCache
-from mmturn.media.views import view_key
+from mmturn.media.views import shows_all, view_key
 from mmturn.types import View
 
 PatchSource = Callable[[View], Tensor]
@@ -34,7 +35,18 @@ class Patches:
 
     def __init__(self, source: PixelSource, family: Family, max_bytes: int = 1 << 28) -> None:
         self.source, self.family = source, family
+        self._parts: set[str] = set()
+        self._lock = threading.Lock()
         self._cut: ByteCache[Tensor] = ByteCache(max_bytes, lambda patches: patches.numel())
 
+    def forget_parts(self) -> None:
+        """Keep whole images alone: a part that a policy chose to look at hardly comes again."""
+        with self._lock:
+            parts, self._parts = self._parts, set()
+        self._cut.drop(parts)
+
     def __call__(self, view: View) -> Tensor:
+        if not shows_all(view):
+            with self._lock:
+                self._parts.add(view_key(view))
         return self._cut.get(view_key(view), lambda: patchify(self.source.pixels(view), self.family))

@@ -27,6 +27,7 @@ from mmturn.engines.settings import HFConfig
 from mmturn.models.features import FeatureCache
 from mmturn.models.kernels import PackedLinears
 from mmturn.models.load import LoadedModel
+from mmturn.models.memory import give_back
 from mmturn.models.step import ViewFeatures, encode_views
 from mmturn.types import Completion, Request, View
 
@@ -108,6 +109,8 @@ class HFEngine:
         if vision_changed:
             self.features.clear()
             self._views_seen.clear()
+        else:
+            self.features.forget_parts()
 
     def free(self) -> None:
         """Give back the memory of keys, values and packed matrices; requests under way begin again."""
@@ -115,6 +118,7 @@ class HFEngine:
         self._batch, self._hold = None, False
         self._places.clear()
         self._linears.clear()
+        give_back()
 
     def close(self) -> None:
         """Free caches."""

@@ -115,6 +115,7 @@ def train_policy(
         # a view's features depend in their last bits on the batch they were encoded in, so a run that has to repeat
         # exactly encodes anew after each update, as a resumed one does
         engine.set_version(version, vision_changed=recipe.training.deterministic or not module.vision_frozen)
+        policy.patches.forget_parts()
 
     setup = RunSetup(
         folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
@@ -49,6 +49,13 @@ class ByteCache(Generic[Value]):
             del self._making[key]
         mine.set_result(value)
         return value
+
+    def drop(self, keys: Collection[str]) -> None:
+        """Forget values, those that are held."""
+        with self._lock:
+            for key in keys:
+                if key in self._values:
+                    self.held_bytes -= self._size_of(self._values.pop(key))
 
     def _keep(self, key: str, value: Value) -> None:
         size = self._size_of(value)

@@ -30,6 +30,13 @@ def fit(source: ImageRef, size_rule: SizeRule, budget: PixelBudget, region: Box 
     return View(source, Transform.region(region, size), size)
 
 
+def shows_all(view: View) -> bool:
+    """Whether a view shows the whole of its source, upright or turned, to a thousandth of a pixel."""
+    region, size = view.region, view.source.size
+    edges = (region.x0, region.y0, region.x1 - size.width, region.y1 - size.height)
+    return all(abs(edge) < 1e-3 for edge in edges)
+
+
 def crop(view: View, box: Box, size_rule: SizeRule, budget: PixelBudget) -> View:
     """What ``box`` (pixels of ``view``) shows, sharp from the view's source and fitted anew; a turn is kept.
 

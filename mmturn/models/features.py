@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection
 
+from mmturn.media.views import shows_all
 from mmturn.models.step import ViewFeatures
 from mmturn.types import View
 
@@ -61,6 +62,13 @@ class FeatureCache:
         self.spilled_bytes += features.num_bytes
         while self.spilled_bytes > self.spill_bytes:
             self.spilled_bytes -= self._spilled.popitem(last=False)[1].num_bytes
+
+    def forget_parts(self) -> None:
+        """Keep whole images alone: a part that a policy chose to look at hardly comes again."""
+        for view in [view for view in self._features if not shows_all(view)]:
+            self.num_bytes -= self._features.pop(view).num_bytes
+        for view in [view for view in self._spilled if not shows_all(view)]:
+            self.spilled_bytes -= self._spilled.pop(view).num_bytes
 
     def clear(self) -> None:
         """Forget everything: the tower has changed."""

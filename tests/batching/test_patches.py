@@ -8,6 +8,7 @@ import torch
 from mmturn.batching.patches import Patches
 from mmturn.errors import DataError
 from mmturn.families.forward import patchify
+from mmturn.geometry import Box, Transform
 from mmturn.rendering.renderer import Renderer
 from mmturn.testing.conversations import NoisePixels, noise_view
 from mmturn.types import View
@@ -52,3 +53,16 @@ def test_a_lost_image_is_told_and_asked_for_again(renderer: Renderer) -> None:
     with pytest.raises(DataError, match="cannot be found"):
         patches(view)
     assert len(patches(view)) == renderer.family.merge_size**2
+
+
+def test_parts_of_images_are_cut_again_and_whole_ones_are_not(renderer: Renderer) -> None:
+    family, noise = renderer.family, NoisePixels()
+    whole = noise_view(family, 2, 2, 1)
+    part = View(whole.source, Transform.region(Box(1, 1, 9, 9), whole.size), whole.size)
+    patches = Patches(noise, family)
+    for view in (whole, part):
+        patches(view)
+    patches.forget_parts()
+    for view in (whole, part):
+        patches(view)
+    assert noise.calls == 3

@@ -52,3 +52,17 @@ def test_what_does_not_fit_is_kept_in_host_memory_and_comes_back() -> None:
 
 def test_a_feature_larger_than_the_host_budget_is_dropped() -> None:
     assert len(filled(FeatureCache(0, BYTES - 1), 3)) == 0
+
+
+def test_parts_of_images_are_forgotten_and_whole_ones_stay() -> None:
+    part = View(ImageRef(f"{9:064x}", SIZE), Transform.region(Box(4, 4, 20, 20), SIZE), SIZE)
+    cache = FeatureCache(1 << 20, 1 << 20)
+    for number, shown in enumerate((view(1), part)):
+        cache.put(shown, features(number))
+    cache.forget_parts()
+    assert view(1) in cache and part not in cache and cache.num_bytes == BYTES
+    cache.put(part, features(2))
+    cache.max_bytes = 0
+    cache.trim()
+    cache.forget_parts()
+    assert view(1) in cache and part not in cache and cache.spilled_bytes == BYTES
