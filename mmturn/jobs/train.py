@@ -10,6 +10,7 @@ from rich.console import Console
 
 from mmturn.build import Policy, make_policy
 from mmturn.credit.method import Method
+from mmturn.engines.hf import HFEngine
 from mmturn.errors import ConfigError
 from mmturn.families.shape import shape_of
 from mmturn.jobs.data import tasks_of
@@ -111,12 +112,6 @@ def train_policy(
         yield from driver.run(episodes)
         engine.free()  # the update needs the room, and changes the weights
 
-    def publish(version: int) -> None:
-        # a view's features depend in their last bits on the batch they were encoded in, so a run that has to repeat
-        # exactly encodes anew after each update, as a resumed one does
-        engine.set_version(version, vision_changed=recipe.training.deterministic or not module.vision_frozen)
-        policy.patches.forget_parts()
-
     setup = RunSetup(
         folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
         assets=policy.loaded.folder, resume=resume, console=console,
@@ -125,7 +120,8 @@ def train_policy(
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
         rubric=rubric_of(recipe.reward, allow_code), method=method, critic=critic, images=policy.store,
-        feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids), publish=publish,
+        feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids),
+        publish=publisher(trainee, engine, recipe.training.deterministic),
         features=engine.features, counters=engine.take_counters, price=trainee.price(),
         curriculum=recipe.curriculum, tools=bool(recipe.tools), reference=reference, on_update=on_update,
     )  # fmt: skip
@@ -133,6 +129,19 @@ def train_policy(
         return train(parts)
     finally:
         driver.close()
+
+
+def publisher(trainee: Trainee, engine: HFEngine, exact: bool) -> Callable[[int], None]:
+    """Tells the engine that the weights have changed, and lets go of what no later update will ask for. ``exact``: the
+    run has to repeat to the bit."""
+
+    def publish(version: int) -> None:
+        # a view's features depend in their last bits on the batch they were encoded in, so a run that has to repeat
+        # exactly encodes anew after each update, as a resumed one does
+        engine.set_version(version, vision_changed=exact or not trainee.module.vision_frozen)
+        trainee.policy.patches.forget_parts()
+
+    return publish
 
 
 def shared_tasks(recipe: Recipe, split: str, out: Path, processes: Processes) -> tuple[list[Task], list[RowProblem]]:
