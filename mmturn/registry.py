@@ -133,13 +133,17 @@ TOOLS = Registry(
 )
 """Tools: classes built from their config."""
 
-ENVS = Registry("env", {"visual_qa": "mmturn.envs.visual_qa:VisualQA"})
+ENVS = Registry(
+    "env",
+    {"visual_qa": "mmturn.envs.visual_qa:VisualQA", "board": "mmturn.envs.board:Board"},
+)
 """Environments."""
 
 REWARDS = Registry(
     "reward",
     {
         "answer": "mmturn.rewards.answer:AnswerReward",
+        "board_result": "mmturn.rewards.board:board_result",
         "format": "mmturn.rewards.format:FormatReward",
         "grounding_iou": "mmturn.rewards.grounding:GroundingIou",
         "look_iou": "mmturn.rewards.grounding:look_iou",
