@@ -32,7 +32,7 @@ Named = dict[str, Any]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where tasks come from: a JSONL file (see docs/data.md), ``visual_search`` for the generated world, or ``board``."""
+    """Where tasks come from: a JSONL file (see docs/data.md), ``visual_search`` (the generated world) or ``board``."""
 
     train: str = "visual_search"
     """Tasks to train on."""

@@ -135,7 +135,11 @@ TOOLS = Registry(
 
 ENVS = Registry(
     "env",
-    {"visual_qa": "mmturn.envs.visual_qa:VisualQA", "board": "mmturn.envs.board:Board"},
+    {
+        "visual_qa": "mmturn.envs.visual_qa:VisualQA",
+        "self_check": "mmturn.envs.self_check:SelfCheck",
+        "board": "mmturn.envs.board:Board",
+    },
 )
 """Environments."""
 
@@ -150,6 +154,7 @@ REWARDS = Registry(
         "point_in_box": "mmturn.rewards.grounding:PointInBox",
         "gold_in_crop": "mmturn.rewards.grounding:GoldInCrop",
         "tool_use": "mmturn.rewards.tool_use:ToolUse",
+        "self_check": "mmturn.rewards.self_check:SelfCheckReward",
     },
 )
 """Reward functions."""
@@ -166,9 +171,11 @@ SHAPES = Registry(
     "shape",
     {
         name: f"{_PIECES}.shape:{name}"
-        for name in ("gate", "overlong", "status", "no_action", "improvement", "video_mtr", "revision_bonus")
+        for name in (
+            "gate", "overlong", "status", "no_action", "improvement", "video_mtr", "revision_bonus", "generation_gain",
+        )
     },
-)
+)  # fmt: skip
 """Boxes of a method that change the rewards of a trajectory."""
 
 CREDITS = Registry(

@@ -21,8 +21,8 @@ GOLD_ERRORS = "gold_errors"
 """Key of ``Trajectory.meta``: index of a turn, as text -> why the gold answer could not be scored there."""
 
 Provenance = Literal["t", "o", "i", "s", "p"]
-"""Where a token comes from: t(emplate), o(bservation text), i(mage placeholder), s(ampled), p(layed by a seat that is not
-trained)."""
+"""Where a token comes from: t(emplate), o(bservation text), i(mage placeholder), s(ampled), p(layed, which is said by a
+seat that is not trained)."""
 
 POLICY = "policy"
 """The seat of a world that names none."""

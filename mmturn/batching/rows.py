@@ -39,8 +39,8 @@ def rows_of(
         image_token_id: the placeholder's id.
         banned_ids: ids that a policy cannot have sampled (placeholders and the like).
         vocab_size: how many ids the model embeds; None does not check.
-    Returns: rows in the order in which they start, less those of seats that are not trained. ``logprobs`` is None unless every turn of the row
-    has them.
+    Returns: rows in the order in which they start, less those of seats that are not trained. ``logprobs`` is None
+    unless every turn of the row has them.
     Raises DataError naming trajectory and turn where the tokens are missing or contradict the views: such a
     trajectory cannot be trained on, and others are not concerned.
     """

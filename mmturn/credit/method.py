@@ -37,7 +37,7 @@ class MethodConfig:
     """What the method is called, on pages and for notices of constants that nobody could verify."""
     shape: tuple[Piece, ...] = ()
     """Boxes that change the rewards of a trajectory: gate, overlong, status, no_action, improvement, video_mtr,
-    revision_bonus, or ./file.py:function (one graded trajectory -> the same with other rewards)."""
+    revision_bonus, generation_gain, or ./file.py:function (one graded trajectory -> the same with other rewards)."""
     credit: Piece = dataclasses.field(default_factory=lambda: {"name": "total"})
     """The box that says what trajectories of a group are worth: total, outcome, own_turn, returns, returns_less_others,
     token_returns, mt_grpo, mt_grpo_two_turn, igpo, gae, bilevel_gae, turn_gae, tapo, or ./file.py:function."""

@@ -78,7 +78,12 @@ class Running:
         seat.asked = asked
 
     def record(
-        self, said: tuple[int, ...], closing: tuple[int, ...], error: str | None, facts: Mapping[str, Json], trained: bool
+        self,
+        said: tuple[int, ...],
+        closing: tuple[int, ...],
+        error: str | None,
+        facts: Mapping[str, Json],
+        trained: bool,
     ) -> Turn:
         """Append the turn that the pending completion made, and extend the seat's context by it.
 

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 
 
 def probe_for(running: Running, renderer: Renderer, grammar: ActionGrammar, config: RolloutConfig) -> Probe | None:
-    """The probe of a request about to be made; None unless ``config.gold``, and the task has an answer that the seat is to give.
+    """The probe of a request about to be made; None unless ``config.gold``, and it is the policy's to give an answer
+    that the task has.
 
     An answer that cannot be asked about is noted on the episode, which goes on.
     """

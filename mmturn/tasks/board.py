@@ -12,8 +12,8 @@ SEATS = ("x", "o")
 CELLS = 9
 _LINES = ((1, 2, 3), (4, 5, 6), (7, 8, 9), (1, 4, 7), (2, 5, 8), (3, 6, 9), (1, 5, 9), (3, 5, 7))
 _QUESTION = "Three in a row win. It is your move."
-_MOST_MARKS = 3
-"""Marks of an opening: with two of each, a seat could have won before it has moved."""
+_MOST_MARKS = 4
+"""Marks of an opening: two of each, so that nobody has won yet."""
 
 
 def moves_next(played: Sequence[int]) -> str:
@@ -31,7 +31,7 @@ def winner(played: Sequence[int]) -> str | None:
 
 
 def board_tasks(split: str, count: int, *, seed: int = 0) -> list[Task]:
-    """``count`` tasks of one split, each with an opening of 0 to 3 marks, which decides who moves first. A function of
+    """``count`` tasks of one split, each with an opening of 0 to 4 marks, which decides who moves first. A function of
     split and seed; positions come again."""
     dice = random.Random(f"board/{split}/{seed}")
     tasks = []
