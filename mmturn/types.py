@@ -285,7 +285,7 @@ class Turn:
         """The ids of the completion, with the end token if it wrote one; None: the engine reports no ids."""
         if self.token_ids is None:
             return None
-        return tuple(i for i, kind in zip(self.token_ids, self.provenance, strict=True) if kind in "sp")
+        return tuple(i for i, kind in zip(self.token_ids, self.provenance, strict=False) if kind in "sp")
 
     @property
     def trained(self) -> bool:
