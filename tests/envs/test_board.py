@@ -92,15 +92,15 @@ def test_an_opening_that_is_none_fails(opening: Any) -> None:
 def test_every_game_ends_and_is_zero_sum(cells: list[int]) -> None:
     env = board()
     env.reset(GAME, 0)
-    for number, cell in enumerate(cells):
-        step = env.step(mark(cell))
-        if step.terminated:
-            break
-    result = step.facts["result"]
-    won = winner(cells[: number + 1])
+    played: list[int] = []
+    while not played or not step.terminated:
+        played.append(cells[len(played)])
+        step = env.step(mark(played[-1]))
+    result, won = step.facts["result"], winner(played)
     assert set(result) == set(SEATS) and sum(result.values()) == 0
-    assert result == ({s: 0.0 for s in SEATS} if won is None else {s: 1.0 if s == won else -1.0 for s in SEATS})
-    assert winner(cells[:number]) is None and (won or number == CELLS - 1)
+    draw = dict.fromkeys(SEATS, 0.0)
+    assert result == (draw if won is None else {s: 1.0 if s == won else -1.0 for s in SEATS})
+    assert winner(played[:-1]) is None and (won or len(played) == CELLS)
 
 
 def test_tasks_are_openings() -> None:
@@ -156,7 +156,9 @@ def test_a_game_of_two_seats_has_two_rows_and_a_zero_sum(table: tuple[Any, Rende
         rows = rows_of(trajectory, renderer.family, renderer.image_token_id, renderer.banned_ids)
         assert len(rows) == 2
         for row, seat in zip(rows, last.values(), strict=True):
-            assert set(row.turn_index) - {-1} == {t.index for t in trajectory.turns if t.seat == trajectory.turns[seat].seat}
+            assert set(row.turn_index) - {-1} == {
+                t.index for t in trajectory.turns if t.seat == trajectory.turns[seat].seat
+            }
             words = renderer.decode(row.token_ids)
             assert ("You play X." in words) != ("You play O." in words)
 

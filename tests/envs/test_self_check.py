@@ -103,7 +103,9 @@ def played(task: Task, *said: str) -> tuple[Trajectory, Any, Renderer]:
 )
 def test_attempts_and_verdicts_earn(said: tuple[str, ...], earned: list[float], tmp_path: Path) -> None:
     trajectory, recipe, renderer = played(example_task(tmp_path), *said)
-    assert [turn.seat for turn in trajectory.turns] == ["policy", "verifier", "policy", "verifier", "policy"][: len(said)]
+    assert [turn.seat for turn in trajectory.turns] == ["policy", "verifier", "policy", "verifier", "policy"][
+        : len(said)
+    ]
     assert SelfCheckReward()(trajectory) == earned and trajectory.reward is not None
     assert trajectory.reward.turns == tuple(earned)
     assert trajectory.stop is (StopReason.INVALID if "perhaps" in said else StopReason.ANSWERED)
