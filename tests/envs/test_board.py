@@ -92,8 +92,8 @@ def test_an_opening_that_is_none_fails(opening: Any) -> None:
 def test_every_game_ends_and_is_zero_sum(cells: list[int]) -> None:
     env = board()
     env.reset(GAME, 0)
-    played: list[int] = []
-    while not played or not step.terminated:
+    step, played = env.step(mark(cells[0])), cells[:1]
+    while not step.terminated:
         played.append(cells[len(played)])
         step = env.step(mark(played[-1]))
     result, won = step.facts["result"], winner(played)
