@@ -224,7 +224,10 @@ def _box(piece: Piece, registry: Registry, place: str, allow_code: bool) -> Call
     found = registry.resolve(piece["name"], allow_code)
     settings = _settings(found, {key: value for key, value in piece.items() if key != "name"}, place)
     if isinstance(found, type):
-        made: Callable[..., Any] = found(**settings)
+        try:
+            made: Callable[..., Any] = found(**settings)
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}") from error
         return made
     return partial(found, **settings)
 

@@ -80,7 +80,7 @@ def batch() -> list[Graded]:
                     "versions": (9, 9, 9)[:k] if number != 5 else (3, 9, 9)[:k],
                     "acted": tuple(turn != 1 or number != 4 for turn in range(k)),
                     "values": {"answer": graded.outcome},
-                    "per_turn": {"look_iou": (0.4, 0.1, 0.6)[:k], "gold_in_crop": (0.3, 0.0, 0.2)[:k]},
+                    "per_turn": {"look_iou": (0.4, 0.1, 0.6)[:k], "gold_in_crop": (0.1, 0.3, 0.2)[:k]},
                     "signals": signals(number, (3 + number, 2, 4)[:k]),
                 }
             )
@@ -137,6 +137,7 @@ def fingerprint(values: Mapping[str, Any]) -> str:
         recipe.rl.old_logprobs,
         recipe.curriculum.success,
         recipe.context,
+        recipe.critic,
     ]
     return json.dumps([assigned, objective(recipe.rl), plan(recipe), repr(rest)])
 
@@ -171,6 +172,7 @@ LITERALS = {
     "attempts": ("policy", "verifier"),
     "verifier": ("verifier", "policy"),
     "game": ("game", "level"),
+    "rule": ("share", "strict"),
     **{
         key: get_args(get_type_hints(RlConfig)[key])
         for key in ("ratio", "surrogate", "kl_estimator", "aggregation", "old_logprobs")
@@ -180,6 +182,7 @@ NUMBERS: dict[str, Any] = {
     "max_tokens": 9, "buffer_tokens": 8, "clip_high": 0.9, "clip_low": 0.7, "dual_clip": 1.2, "cap": 0.4, "keep": 0.7,
     "max_lag": 7, "quantile": 0.6, "threshold": -0.5, "turn_caps": [3, 8, 10], "easy_above": 0.95, "eps": 0.5,
     "expert_limit": 50, "gamma_turn": 0.5, "gamma": 0.7, "lam": 0.6, "value_clip": 0.1, "coef": 0.3, "penalty": -0.7,
+    "decay": 0.5,
 }  # fmt: skip
 """Other values than a half more, where that would leave the made-up numbers on the same side of a limit."""
 SMALL = {"overlong": {"max_tokens": 20, "buffer_tokens": 16}}
