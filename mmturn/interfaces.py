@@ -79,6 +79,8 @@ class Step:
     answer: str | None = None
     limit: str | None = None
     """Value of the StopReason when the environment's own limit (images, frames) was reached."""
+    seat: str | None = None
+    """Who takes the next turn, and so is shown ``observation``; None: who took this one. See ``Seated``."""
 
 
 @runtime_checkable
@@ -104,6 +106,24 @@ class Environment(Protocol):
         ...
 
 
+@runtime_checkable
+class Seated(Protocol):
+    """What an environment with several seats adds. The seat ``types.POLICY`` is the only one of a world without it.
+
+    A seat sees what was shown to it and what it said itself, nothing else: what another did reaches it only as an
+    observation of the environment.
+    """
+
+    @property
+    def first_seat(self) -> str:
+        """Who takes the first turn of the episode that ``reset`` began."""
+        ...
+
+    def role(self, seat: str) -> str:
+        """Words for that seat's system message, behind the grammar's; empty: none."""
+        ...
+
+
 class ActionGrammar(Protocol):
     """Text <-> actions, and the words around observations. Pure: no state, no pixels."""
 
@@ -114,7 +134,7 @@ class ActionGrammar(Protocol):
         ...
 
     def opening(self, task: Task, observation: Observation) -> Observation:
-        """First user message: the environment's views with the question."""
+        """First user message of a seat: the environment's views with the question."""
         ...
 
     def reply(self, task: Task, observation: Observation, turn: int, max_turns: int) -> Observation:
@@ -333,7 +353,7 @@ class ContextPolicy(Protocol):
         ...
 
     def next(self, turns: Sequence[Turn], shown: Observation | None, room: Room) -> Context:
-        """The context of turn ``len(turns)``.
+        """The context of the turn after ``turns``, which are those of the seat that takes it.
 
         ``shown``: the newest observation, the opening one when there are no turns; None after a turn that this policy
         asked for. A context that begins with the one before, what was said there, and ``shown`` continues it: nothing

@@ -32,20 +32,20 @@ Named = dict[str, Any]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where tasks come from: a JSONL file (see docs/data.md), or ``visual_search`` for the generated world."""
+    """Where tasks come from: a JSONL file (see docs/data.md), ``visual_search`` (the generated world) or ``board``."""
 
     train: str = "visual_search"
     """Tasks to train on."""
     validation: str = ""
     """Tasks to evaluate on during training; empty: the generated world's validation split, or none for own data."""
     train_tasks: int = 600
-    """Generated world: number of training tasks."""
+    """Generated tasks: number for training."""
     validation_tasks: int = 64
-    """Generated world: number of validation tasks."""
+    """Generated tasks: number for validation."""
     levels: tuple[str, ...] = LEVELS
     """Generated world: levels of difficulty."""
     seed: int = 0
-    """Generated world: seed of its scenes."""
+    """Generated tasks: seed of scenes and openings."""
 
     def __post_init__(self) -> None:
         unknown = [level for level in self.levels if level not in LEVELS]

@@ -133,19 +133,28 @@ TOOLS = Registry(
 )
 """Tools: classes built from their config."""
 
-ENVS = Registry("env", {"visual_qa": "mmturn.envs.visual_qa:VisualQA"})
+ENVS = Registry(
+    "env",
+    {
+        "visual_qa": "mmturn.envs.visual_qa:VisualQA",
+        "self_check": "mmturn.envs.self_check:SelfCheck",
+        "board": "mmturn.envs.board:Board",
+    },
+)
 """Environments."""
 
 REWARDS = Registry(
     "reward",
     {
         "answer": "mmturn.rewards.answer:AnswerReward",
+        "board_result": "mmturn.rewards.board:board_result",
         "format": "mmturn.rewards.format:FormatReward",
         "grounding_iou": "mmturn.rewards.grounding:GroundingIou",
         "look_iou": "mmturn.rewards.grounding:look_iou",
         "point_in_box": "mmturn.rewards.grounding:PointInBox",
         "gold_in_crop": "mmturn.rewards.grounding:GoldInCrop",
         "tool_use": "mmturn.rewards.tool_use:ToolUse",
+        "self_check": "mmturn.rewards.self_check:SelfCheckReward",
     },
 )
 """Reward functions."""
@@ -162,9 +171,11 @@ SHAPES = Registry(
     "shape",
     {
         name: f"{_PIECES}.shape:{name}"
-        for name in ("gate", "overlong", "status", "no_action", "improvement", "video_mtr", "revision_bonus")
+        for name in (
+            "gate", "overlong", "status", "no_action", "improvement", "video_mtr", "revision_bonus", "generation_gain",
+        )
     },
-)
+)  # fmt: skip
 """Boxes of a method that change the rewards of a trajectory."""
 
 CREDITS = Registry(

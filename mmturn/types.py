@@ -20,8 +20,12 @@ Json = Any
 GOLD_ERRORS = "gold_errors"
 """Key of ``Trajectory.meta``: index of a turn, as text -> why the gold answer could not be scored there."""
 
-Provenance = Literal["t", "o", "i", "s"]
-"""Where a token comes from: t(emplate), o(bservation text), i(mage placeholder), s(ampled)."""
+Provenance = Literal["t", "o", "i", "s", "p"]
+"""Where a token comes from: t(emplate), o(bservation text), i(mage placeholder), s(ampled), p(layed, which is said by a
+seat that is not trained)."""
+
+POLICY = "policy"
+"""The seat of a world that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,8 @@ class Request:
     """Decides the sample together with the context; nothing else does."""
     probe: Probe | None = None
     """To be scored behind the context, apart from the completion; an engine may leave it unanswered."""
+    seat: str = POLICY
+    """Who is to speak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,21 +246,23 @@ class Turn:
     token_ids: tuple[int, ...] | None = None
     """All ids that this turn adds: observation, completion, closing template. None: the engine reports no ids."""
     provenance: str = ""
-    """One letter per id: t template, o observation text, i image placeholder, s sampled."""
+    """One letter per id: t template, o observation text, i image placeholder, s sampled, p played by a seat that is not
+    trained."""
     logprobs: tuple[float, ...] | None = None
     """One per sampled id (see Completion.logprobs)."""
     gold_logprobs: tuple[float, ...] | None = None
     """Log-probability of each token of the gold answer, had it been written in place of ``text``, at temperature 1;
     None: not asked for, or not scored (see ``GOLD_ERRORS``)."""
     fresh_context: bool = True
-    """True when ``token_ids`` starts a context anew, False when it continues that of the turn before."""
+    """True when ``token_ids`` starts a context anew, False when it continues that of its seat's turn before."""
     context_views: tuple[View, ...] | None = None
     """With a fresh context: the views behind its placeholders, in order; None otherwise (then: observation.views)."""
     actions: tuple[Action, ...] = ()
     error: str | None = None
     """The ParseError or ToolError message that this completion earned."""
     finish: Literal["stop", "length", "error"] = "stop"
-    seat: str = "policy"
+    seat: str = POLICY
+    """Who spoke. Each seat sees what was shown to it and what it said itself."""
     policy_version: int = 0
     facts: Mapping[str, Json] = field(default_factory=dict)
     """What the environment reported of the actions, e.g. ``{"crop": [x0, y0, x1, y1]}`` in source pixels."""
@@ -271,6 +279,18 @@ class Turn:
     def views(self) -> tuple[View, ...]:
         """The views that came with it, in order, those of ``unseen`` first."""
         return self.observation.views if self.unseen is None else (*self.unseen.views, *self.observation.views)
+
+    @property
+    def said(self) -> tuple[int, ...] | None:
+        """The ids of the completion, with the end token if it wrote one; None: the engine reports no ids."""
+        if self.token_ids is None:
+            return None
+        return tuple(i for i, kind in zip(self.token_ids, self.provenance, strict=False) if kind in "sp")
+
+    @property
+    def trained(self) -> bool:
+        """Whether its seat is trained (see ``RolloutConfig.trained_seats``)."""
+        return "p" not in self.provenance
 
 
 @dataclass(frozen=True, slots=True)

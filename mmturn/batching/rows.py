@@ -12,13 +12,17 @@ from mmturn.types import Row, Trajectory, Turn, View
 
 @dataclass
 class _Open:
-    """A row that still grows."""
+    """A row that still grows, that of one seat."""
 
     token_ids: list[int] = field(default_factory=list)
     loss_mask: list[int] = field(default_factory=list)
     turn_index: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
+    known: bool = True
+    """Whether every turn so far has log-probs."""
+    trained: bool = False
+    """Whether any turn is trained."""
 
 
 def rows_of(
@@ -29,30 +33,32 @@ def rows_of(
     *,
     vocab_size: int | None = None,
 ) -> list[Row]:
-    """The training rows of a trajectory: a turn with a fresh context starts a new one, others continue it.
+    """The training rows of a trajectory: a turn with a fresh context starts a new one, others continue their seat's.
 
     Args:
         image_token_id: the placeholder's id.
         banned_ids: ids that a policy cannot have sampled (placeholders and the like).
         vocab_size: how many ids the model embeds; None does not check.
-    Returns: rows in order; none for a trajectory without turns. ``logprobs`` is None unless every turn of the row
-    has them.
+    Returns: rows in the order in which they start, less those of seats that are not trained. ``logprobs`` is None
+    unless every turn of the row has them.
     Raises DataError naming trajectory and turn where the tokens are missing or contradict the views: such a
     trajectory cannot be trained on, and others are not concerned.
     """
-    rows: list[Row] = []
-    row, known = _Open(), True
+    rows: list[_Open] = []
+    of_seat: dict[str, _Open] = {}
     for turn in trajectory.turns:
         where = f"trajectory {trajectory.id}, turn {turn.index}"
         token_ids, views = _checked(turn, where, family, image_token_id, banned_ids)
         if vocab_size is not None and token_ids and not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
             raise DataError(f"{where}: has token ids outside 0 to {vocab_size - 1}; another tokenizer made them")
-        if turn.fresh_context and row.token_ids:
-            rows.append(_closed(trajectory, row, known))
-            row, known = _Open(), True
-        if not turn.fresh_context and not row.token_ids:
+        if turn.fresh_context:
+            of_seat[turn.seat] = _Open()
+            rows.append(of_seat[turn.seat])
+        row = of_seat.get(turn.seat)
+        if row is None:
             raise DataError(f"{where}: continues a context, but there is none before it")
-        known = known and turn.logprobs is not None
+        row.known = row.known and turn.logprobs is not None
+        row.trained = row.trained or turn.trained
         logprobs = iter(turn.logprobs or ())
         for token_id, kind in zip(token_ids, turn.provenance, strict=True):
             sampled = kind == "s"
@@ -61,18 +67,16 @@ def rows_of(
             row.turn_index.append(turn.index if sampled else -1)
             row.logprobs.append(next(logprobs, 0.0) if sampled else 0.0)
         row.views += views
-    if row.token_ids:
-        rows.append(_closed(trajectory, row, known))
-    return rows
+    return [_closed(trajectory, row) for row in rows if row.token_ids and row.trained]
 
 
-def _closed(trajectory: Trajectory, row: _Open, known: bool) -> Row:
+def _closed(trajectory: Trajectory, row: _Open) -> Row:
     return Row(
         trajectory_id=trajectory.id,
         token_ids=tuple(row.token_ids),
         loss_mask=tuple(row.loss_mask),
         turn_index=tuple(row.turn_index),
-        logprobs=tuple(row.logprobs) if known else None,
+        logprobs=tuple(row.logprobs) if row.known else None,
         views=tuple(row.views),
         group=trajectory.group,
     )
@@ -87,10 +91,10 @@ def _checked(
         raise DataError(f"{where}: has no token ids: its engine reports none, so it cannot be trained on")
     if len(ids) != len(marks):
         raise DataError(f"{where}: {len(ids)} token ids but {len(marks)} provenance marks")
-    if not set(marks) <= set("tois"):
-        raise DataError(f"{where}: provenance has marks other than t, o, i and s")
+    if not set(marks) <= set("toisp"):
+        raise DataError(f"{where}: provenance has marks other than t, o, i, s and p")
     for position, (token_id, mark) in enumerate(zip(ids, marks, strict=True)):
-        if mark == "s" and (token_id == image_token_id or token_id in banned_ids):
+        if mark in "sp" and (token_id == image_token_id or token_id in banned_ids):
             raise DataError(f"{where}: token {position} was sampled but has id {token_id}, which cannot be sampled")
         if (token_id == image_token_id) != (mark == "i"):
             raise DataError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from mmturn.errors import DataError
@@ -32,7 +32,7 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """A trajectory that was sampled and graded, of K turns."""
+    """A trajectory that was sampled and graded, of K turns: those of the seats that are trained."""
 
     id: str
     group: str
@@ -77,8 +77,8 @@ class Graded:
 
 
 def graded_of(trajectory: Trajectory, signals: Signals | None = None) -> Graded:
-    """What credit sees of a trajectory. Raises DataError naming it where its reward is missing, not finite, or has
-    another number of turns."""
+    """What credit sees of a trajectory: its outcome, and the turns of the seats that are trained. ``signals``: of all
+    turns. Raises DataError naming it where its reward is missing, not finite, or has another number of turns."""
     reward, turns = trajectory.reward, trajectory.turns
     if reward is None:
         raise DataError(f"trajectory {trajectory.id}: no reward; grade it before credit is assigned")
@@ -89,6 +89,8 @@ def graded_of(trajectory: Trajectory, signals: Signals | None = None) -> Graded:
     status = trajectory.stop.status
     if status == "failed":
         raise DataError(f"trajectory {trajectory.id}: it failed ({trajectory.stop.value}), and earns no credit")
+    own = [k for k, turn in enumerate(turns) if turn.trained]
+    turns = tuple(turns[k] for k in own)
     return Graded(
         id=trajectory.id,
         group=trajectory.group,
@@ -97,15 +99,22 @@ def graded_of(trajectory: Trajectory, signals: Signals | None = None) -> Graded:
         meta=trajectory.task.meta,
         status=status,
         outcome=reward.outcome,
-        turns=tuple(reward.turns),
+        turns=tuple(reward.turns[k] for k in own),
         tokens=tuple(turn.provenance.count("s") for turn in turns),
         seats=tuple(turn.seat for turn in turns),
         versions=tuple(turn.policy_version for turn in turns),
         acted=tuple(bool(turn.actions) for turn in turns),
         values=reward.components,
-        per_turn=reward.per_turn,
-        signals=signals or Signals(),
+        per_turn={name: tuple(values[k] for k in own) for name, values in reward.per_turn.items()},
+        signals=_of_turns(signals or Signals(), own),
     )
+
+
+def _of_turns(signals: Signals, turns: Sequence[int]) -> Signals:
+    """The signals of these turns alone."""
+    streams = {name: getattr(signals, name) for name in ("values", "entropies", "gold")}
+    chosen = {name: tuple(stream[k] for k in turns) for name, stream in streams.items() if stream is not None}
+    return replace(signals, **chosen)
 
 
 def by_group(
@@ -132,6 +141,11 @@ def per_turn(graded: Graded, worth: Worth) -> tuple[float, ...]:
     """[K] a worth per turn: the trajectory's for each of its turns; of tokens, their mean."""
     if not isinstance(worth, tuple):
         return (float(worth),) * graded.num_turns
+    return turn_means(worth)
+
+
+def turn_means(worth: Sequence[float | Sequence[float]]) -> tuple[float, ...]:
+    """[K] one number per turn, [K]; of one per token [K][n_k], their means."""
     return tuple(sum(part) / max(len(part), 1) if isinstance(part, tuple) else float(part) for part in worth)
 
 

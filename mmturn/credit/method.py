@@ -37,7 +37,7 @@ class MethodConfig:
     """What the method is called, on pages and for notices of constants that nobody could verify."""
     shape: tuple[Piece, ...] = ()
     """Boxes that change the rewards of a trajectory: gate, overlong, status, no_action, improvement, video_mtr,
-    revision_bonus, or ./file.py:function (one graded trajectory -> the same with other rewards)."""
+    revision_bonus, generation_gain, or ./file.py:function (one graded trajectory -> the same with other rewards)."""
     credit: Piece = dataclasses.field(default_factory=lambda: {"name": "total"})
     """The box that says what trajectories of a group are worth: total, outcome, own_turn, returns, returns_less_others,
     token_returns, mt_grpo, mt_grpo_two_turn, igpo, gae, bilevel_gae, turn_gae, tapo, or ./file.py:function."""
@@ -224,7 +224,10 @@ def _box(piece: Piece, registry: Registry, place: str, allow_code: bool) -> Call
     found = registry.resolve(piece["name"], allow_code)
     settings = _settings(found, {key: value for key, value in piece.items() if key != "name"}, place)
     if isinstance(found, type):
-        made: Callable[..., Any] = found(**settings)
+        try:
+            made: Callable[..., Any] = found(**settings)
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}") from error
         return made
     return partial(found, **settings)
 

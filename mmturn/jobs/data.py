@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmturn.recipe import DataConfig
+from mmturn.tasks.board import board_tasks
 from mmturn.tasks.rows import RowProblem, read_tasks
 from mmturn.tasks.visual_search import generate
 from mmturn.types import Task
 
 WORLD = "visual_search"
 """Name that stands for the generated world in place of a file."""
+BOARD = "board"
+"""Name that stands for the openings of the board game."""
 
 Progress = Callable[[int, int], None]
 
@@ -48,12 +51,14 @@ def tasks_of(
     """Tasks of one split of a recipe: ``train`` or ``val``. Without validation data: no tasks."""
     named = config.train if split == "train" else config.validation
     if split == "val" and not named:
-        named = WORLD if config.train == WORLD else ""
+        named = config.train if config.train in (WORLD, BOARD) else ""
     if not named:
         return [], []
-    if named != WORLD:
+    if named not in (WORLD, BOARD):
         return load_tasks(named)
     count = config.train_tasks if split == "train" else config.validation_tasks
     if count == 0:
         return [], []
+    if named == BOARD:
+        return board_tasks(split, count, seed=config.seed), []
     return generated(folder / split, split, count, seed=config.seed, levels=config.levels, progress=progress), []

@@ -47,7 +47,7 @@ class Divergence:
     turn: int | None
     """None: the trajectory as a whole."""
     what: str
-    """views, words, token_ids, actions, error, facts, text, turns, stop, answer, reward, rows or logprobs."""
+    """seat, views, words, token_ids, actions, error, facts, text, turns, stop, answer, reward, rows or logprobs."""
     stored: str
     replayed: str
 
@@ -178,7 +178,7 @@ class RecordedEngine:
         if request.turn >= len(self._turns):
             return Completion(request.id, "", finish="error", error=f"the record ends before turn {request.turn}")
         turn = self._turns[request.turn]
-        return Completion(request.id, turn.text, _sampled(turn), turn.logprobs, turn.finish, None, turn.policy_version)
+        return Completion(request.id, turn.text, turn.said, turn.logprobs, turn.finish, None, turn.policy_version)
 
 
 def first_difference(stored: Trajectory, again: Trajectory, renderer: Renderer) -> Divergence | None:
@@ -190,7 +190,7 @@ def first_difference(stored: Trajectory, again: Trajectory, renderer: Renderer) 
         for what, was, now in _aspects(old, new, settled):
             if was != now:
                 return Divergence(stored.id, old.index, what, f"{was!r:.200}", f"{now!r:.200}")
-        if old.logprobs is not None and old.text != renderer.decode(_sampled(old) or ()):
+        if old.logprobs is not None and old.text != renderer.decode(old.said or ()):
             return Divergence(stored.id, old.index, "text", f"{old.text!r:.200}", "another reading of its token ids")
     if len(again.turns) < len(stored.turns) or not broke:
         was, now = _ending(stored), _ending(again)
@@ -203,6 +203,7 @@ def first_difference(stored: Trajectory, again: Trajectory, renderer: Renderer) 
 
 def _aspects(old: Turn, new: Turn, settled: bool) -> Iterator[tuple[str, Any, Any]]:
     """(name, stored, replayed) of what follows from the completions, in the order in which it comes about."""
+    yield "seat", old.seat, new.seat
     yield "views", old.views, new.views
     yield "words", (old.observation, old.unseen), (new.observation, new.unseen)
     yield "token_ids", (old.fresh_context, old.token_ids), (new.fresh_context, new.token_ids)
@@ -225,12 +226,6 @@ def _plain(value: Any) -> Any:
 def _ending(trajectory: Trajectory) -> str:
     why = f" ({trajectory.error})" if trajectory.error else ""
     return f"{trajectory.stop.value} after {trajectory.num_turns} turns{why}"
-
-
-def _sampled(turn: Turn) -> tuple[int, ...] | None:
-    if turn.token_ids is None:
-        return None
-    return tuple(token for token, mark in zip(turn.token_ids, turn.provenance, strict=False) if mark == "s")
 
 
 def replay_reward(trajectory: Trajectory, rubric: Rubric) -> Divergence | None:

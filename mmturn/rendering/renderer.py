@@ -148,10 +148,7 @@ class Renderer:
     def _earlier(self, said: Said) -> tuple[int, ...]:
         """Ids of an earlier completion as later turns see it, without the end token."""
         turn = said.turn
-        if turn.token_ids is None:
-            ids = self.encode_completion(turn.text)
-        else:
-            ids = tuple(i for i, kind in zip(turn.token_ids, turn.provenance, strict=True) if kind == "s")
+        ids = self.encode_completion(turn.text) if turn.said is None else turn.said
         if ids and ids[-1] == self.end_id:
             ids = ids[:-1]
         if said.block is not None:

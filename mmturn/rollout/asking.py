@@ -11,7 +11,7 @@ from mmturn.types import Observation, View, joined
 
 if TYPE_CHECKING:
     from mmturn.rendering.renderer import Renderer
-    from mmturn.rollout.episode import Running
+    from mmturn.rollout.episode import Seat
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class Asked:
 
 
 class Asking:
-    """An episode that is about to ask for its next completion; implements ``interfaces.Room``."""
+    """A seat that is about to be asked for its next completion; implements ``interfaces.Room``."""
 
-    def __init__(self, running: Running, shown: Observation | None, renderer: Renderer, tokens: int) -> None:
+    def __init__(self, seat: Seat, shown: Observation | None, renderer: Renderer, tokens: int) -> None:
         """``shown``: the newest observation; ``tokens``: most that the context may have."""
-        self._running, self._shown, self._renderer, self.tokens = running, shown, renderer, tokens
+        self._seat, self._shown, self._renderer, self.tokens = seat, shown, renderer, tokens
 
     def size(self, context: Context) -> int:
         """Tokens of a context."""
         asked = self.asked(context)
-        return len(asked.token_ids) + (0 if asked.fresh else len(self._running.context))
+        return len(asked.token_ids) + (0 if asked.fresh else len(self._seat.context))
 
     def asked(self, context: Context) -> Asked:
         """The context rendered. Raises EnvError for one that no completion can follow."""
@@ -54,7 +54,7 @@ class Asking:
         observation = joined((*shown, *words))
         fresh = not self._continues(messages, observation)
         if fresh:
-            delta, views = self._renderer.fresh(self._running.system, messages)
+            delta, views = self._renderer.fresh(self._seat.system, messages)
         else:
             delta, views = self._renderer.reply(observation), observation.views
         unseen = self._shown if context.discards else None
@@ -64,7 +64,7 @@ class Asking:
 
     def _continues(self, messages: tuple[Message, ...], observation: Observation) -> bool:
         """Whether ``messages`` are the context before, what was said to it, and ``observation``."""
-        before, turns = self._running.asked, self._running.turns
+        before, turns = self._seat.asked, self._seat.turns
         if before is None or not turns or self._renderer.family.strips_thinking:
             return False
         return messages == (*before.messages, Said(turns[-1]), observation)

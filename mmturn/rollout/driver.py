@@ -15,6 +15,7 @@ The rules of a rollout, each with a test of its number in tests/rollout/test_sem
  9. An answer ends the trajectory; nothing after it is sampled.
 10. A context policy names the context of each turn; rule 5 judges that context, and actions address what it shows.
 11. What a context policy asks for itself (a summary) is a turn: it counts for every limit, is not parsed, does nothing.
+12. A world names the seat of the next turn, which sees what was shown to it and what it said; limits count all seats.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmturn.errors import ConfigError, DataError, EnvError, ParseError, ToolError
-from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment, Step
+from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment, Seated, Step
 from mmturn.rollout.addressing import Sight
 from mmturn.rollout.asking import Asking
 from mmturn.rollout.context.append import AppendOnly
 from mmturn.rollout.episode import Running
 from mmturn.rollout.gold import probe_for
 from mmturn.rollout.groups import Episode
+from mmturn.rollout.seating import SeatEngines
 from mmturn.rollout.seeds import seed_of
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.store.codec import encode
@@ -47,7 +49,8 @@ _POLL_STEPS = 4
 
 
 class Driver:
-    """Runs episodes. ``prepare`` is called on the host with each new view, to decode and resize beside the engine."""
+    """Runs episodes. ``prepare`` is called on the host with each new view, to decode and resize beside the engine.
+    ``seats``: engines of the seats that ``engine`` does not play (a frozen opponent, a scripted user)."""
 
     def __init__(
         self,
@@ -60,13 +63,16 @@ class Driver:
         *,
         context: ContextPolicy | None = None,
         prepare: Callable[[View], Any] | None = None,
+        seats: Mapping[str, Engine] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        self.engine, self.renderer, self.grammar, self.host = engine, renderer, grammar, host
+        self.engine: Engine = SeatEngines(engine, seats) if seats else engine
+        self.renderer, self.grammar, self.host = renderer, grammar, host
         self.make_env, self.config, self.prepare = make_env, config, prepare
         self.context = context or AppendOnly()
         self.meta = {
             "engine": engine.name,
+            **({"seats": {seat: other.name for seat, other in seats.items()}} if seats else {}),
             "grammar": grammar.name,
             "context": self.context.name,
             "family": renderer.family.name,
@@ -178,6 +184,8 @@ class Driver:
         elif isinstance(result, Step) and running.completion is not None:
             self._on_outcome(running, result)
         elif isinstance(result, Observation) and running.completion is None:
+            if isinstance(running.env, Seated):
+                running.sit(running.env.first_seat)
             self._ask(running, self.grammar.opening(running.episode.task, result))
         else:
             raise EnvError(f"reset must return an Observation and step a Step, got {result!r:.100}")
@@ -191,8 +199,15 @@ class Driver:
         elif len(running.turns) >= self._most_turns(running):
             self._finish(running, StopReason.TURN_LIMIT)
         else:
-            task, turn = running.episode.task, len(running.turns)
-            self._ask(running, self.grammar.reply(task, step.observation, turn, self._most_turns(running)))
+            running.sit(step.seat or running.seat.name)
+            self._ask(running, self._worded(running, step.observation))
+
+    def _worded(self, running: Running, shown: Observation) -> Observation:
+        """An outcome in the grammar's words: to a seat that has not spoken yet, its opening."""
+        task, turn = running.episode.task, len(running.turns)
+        if not running.seat.turns:
+            return self.grammar.opening(task, shown)
+        return self.grammar.reply(task, shown, turn, self._most_turns(running))
 
     def _most_turns(self, running: Running) -> int:
         return min(self.config.max_turns, running.episode.max_turns or self.config.max_turns)
@@ -204,7 +219,7 @@ class Driver:
             return
         running.completion = completion
         running.step_started_s = time.monotonic()
-        if running.asked is not None and running.asked.purpose != "act":
+        if running.seat.asked is not None and running.seat.asked.purpose != "act":
             self._on_own_turn(running)
             return
         try:
@@ -217,7 +232,7 @@ class Driver:
 
     def _parsed(self, running: Running, text: str) -> tuple[Action, ...]:
         """The actions of a completion, their views counted among all that were shown."""
-        sight, tools = Sight(running.context_views, running.views), running.env.tools
+        sight, tools = Sight(running.seat.context_views, running.views), running.env.tools
         actions = self.grammar.parse(text, sight.visible, sight.tools(tools), len(running.turns))
         return sight.placed(actions, tools)
 
@@ -247,17 +262,16 @@ class Driver:
 
     def _ask(self, running: Running, shown: Observation | None) -> None:
         """Queue the request for the completion of the next turn. ``shown``: the newest observation, if there is one."""
-        task, turns, config = running.episode.task, running.turns, self.config
-        if not turns:
-            own = self.context.instructions
-            running.system = "\n\n".join(filter(None, (self.grammar.system(task, running.env.tools), own)))
+        task, turns, seat, config = running.episode.task, running.turns, running.seat, self.config
+        if not seat.turns:
+            seat.system = self._system(running)
         budget = min(config.max_new_tokens, config.max_tokens - running.sampled)
         if budget <= 0:
             self._finish(running, StopReason.TOKEN_LIMIT)
             return
-        asking = Asking(running, shown, self.renderer, config.max_context - budget)
-        running.ask(asking.asked(self.context.next(tuple(turns), shown, asking)))
-        if len(running.context) > asking.tokens:
+        asking = Asking(seat, shown, self.renderer, config.max_context - budget)
+        running.ask(asking.asked(self.context.next(tuple(seat.turns), shown, asking)))
+        if len(seat.context) > asking.tokens:
             self._finish(running, StopReason.CONTEXT_LIMIT)
             return
         self.engine.submit(
@@ -265,16 +279,24 @@ class Driver:
                 id=running.episode.id,
                 task_id=task.id,
                 turn=len(turns),
-                token_ids=tuple(running.context),
-                views=tuple(running.context_views),
+                token_ids=tuple(seat.context),
+                views=tuple(seat.context_views),
                 sampling=Sampling(budget, config.temperature, config.top_p),
                 seed=seed_of(running.episode.seed, len(turns)),
                 probe=probe_for(running, self.renderer, self.grammar, config),
+                seat=seat.name,
             )
         )
 
+    def _system(self, running: Running) -> str:
+        """The system message of the seat whose turn it is."""
+        env, seat = running.env, running.seat.name
+        role = env.role(seat) if isinstance(env, Seated) else ""
+        words = (self.grammar.system(running.episode.task, env.tools), role, self.context.instructions)
+        return "\n\n".join(filter(None, words))
+
     def _record(self, running: Running, error: str | None, facts: Mapping[str, Any]) -> None:
-        """Append the turn of the pending completion, if there is one, and extend the context by what was sampled."""
+        """Append the turn of the pending completion, if there is one."""
         completion = running.completion
         if completion is None:
             return
@@ -283,9 +305,8 @@ class Driver:
         if ids is None:  # the context goes on as if the policy had written its text itself
             ended = (self.renderer.end_id,) if completion.finish == "stop" else ()
             ids = (*self.renderer.encode_completion(completion.text), *ended)
-        running.context += (*ids, *closing)
-        running.sampled += len(ids)
-        running.record(closing, error, facts)
+        trained = not self.config.trained_seats or running.seat.name in self.config.trained_seats
+        running.record(ids, closing, error, facts, trained)
 
     def _finish(self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None) -> None:
         del self._running[running.episode.id]

@@ -10,7 +10,24 @@ from typing import Any
 from mmturn.interfaces import Environment
 from mmturn.rollout.asking import Asked
 from mmturn.rollout.groups import Episode
-from mmturn.types import GOLD_ERRORS, Action, Completion, Json, StopReason, Trajectory, Turn, View
+from mmturn.types import GOLD_ERRORS, POLICY, Action, Completion, Json, StopReason, Trajectory, Turn, View
+
+
+@dataclass
+class Seat:
+    """What one seat has been shown and has said; its turns are only appended to."""
+
+    name: str
+    system: str = ""
+    """Its system message."""
+    turns: list[Turn] = field(default_factory=list)
+    """Those that it took."""
+    context: list[int] = field(default_factory=list)
+    """Token ids of its present context."""
+    context_views: list[View] = field(default_factory=list)
+    """Views behind the placeholders of its present context."""
+    asked: Asked | None = None
+    """What its next completion answers."""
 
 
 @dataclass
@@ -19,19 +36,14 @@ class Running:
 
     episode: Episode
     env: Environment
-    system: str = ""
-    """The system message."""
+    seat: Seat = field(default_factory=lambda: Seat(POLICY))
+    """Whose turn it is."""
     turns: list[Turn] = field(default_factory=list)
-    context: list[int] = field(default_factory=list)
-    """Token ids of the current context."""
-    context_views: list[View] = field(default_factory=list)
-    """Views behind the placeholders of the current context."""
+    """Of all seats."""
     views: list[View] = field(default_factory=list)
     """Every view shown so far; Action.view indexes it."""
     sampled: int = 0
     """Tokens sampled so far."""
-    asked: Asked | None = None
-    """What the next completion answers."""
     completion: Completion | None = None
     actions: tuple[Action, ...] = ()
     facts: dict[str, Json] = field(default_factory=dict)
@@ -42,26 +54,47 @@ class Running:
     worked_s: float = 0.0
     """How long the environment has worked since the last turn was recorded, its reset included."""
 
+    def __post_init__(self) -> None:
+        self._seats = {self.seat.name: self.seat}
+
+    def sit(self, name: str) -> None:
+        """It is this seat's turn, from now on."""
+        self.seat = self._seats.setdefault(name, Seat(name))
+
     def note_gold(self, error: str) -> None:
         """The gold answer cannot be scored before the completion of the turn to come."""
         self.gold_errors[str(len(self.turns))] = error
 
     def ask(self, asked: Asked) -> None:
-        """The context of the next completion, from now on."""
+        """The seat's context before its next completion, from now on."""
+        seat = self.seat
         if asked.fresh:
-            self.context, self.context_views = [], []
-        self.context += asked.token_ids
-        self.context_views += asked.views
+            seat.context, seat.context_views = [], []
+        seat.context += asked.token_ids
+        seat.context_views += asked.views
         if asked.unseen is not None:
             self.views += asked.unseen.views
         self.views += asked.observation.views
-        self.asked = asked
+        seat.asked = asked
 
-    def record(self, closing: tuple[int, ...], error: str | None, facts: Mapping[str, Json]) -> Turn:
-        """Append the turn that the pending completion made; ``closing`` are template ids that end a cut completion."""
-        completion, asked = self.completion, self.asked
+    def record(
+        self,
+        said: tuple[int, ...],
+        closing: tuple[int, ...],
+        error: str | None,
+        facts: Mapping[str, Json],
+        trained: bool,
+    ) -> Turn:
+        """Append the turn that the pending completion made, and extend the seat's context by it.
+
+        ``said``: its ids, or those of its text where the engine reports none; ``closing``: template ids that end a cut
+        completion. Without ``trained`` it is context alone, so that ids of the text will do.
+        """
+        completion, seat, asked = self.completion, self.seat, self.seat.asked
         assert completion is not None and asked is not None, "a turn is recorded after its completion"
-        ids = completion.token_ids
+        seat.context += (*said, *closing)
+        self.sampled += len(said)
+        ids, mark = (completion.token_ids, "s") if trained else (said, "p")
         if completion.probe_error is not None:
             self.note_gold(completion.probe_error)
         turn = Turn(
@@ -69,14 +102,15 @@ class Running:
             observation=asked.observation,
             text=completion.text,
             token_ids=None if ids is None else (*asked.token_ids, *ids, *closing),
-            provenance="" if ids is None else asked.provenance + "s" * len(ids) + "t" * len(closing),
-            logprobs=completion.logprobs,
+            provenance="" if ids is None else asked.provenance + mark * len(ids) + "t" * len(closing),
+            logprobs=completion.logprobs if trained else None,
             gold_logprobs=completion.probe_logprobs,
             fresh_context=asked.fresh,
             context_views=asked.views if asked.fresh else None,
             actions=self.actions,
             error=error,
             finish=completion.finish,
+            seat=seat.name,
             policy_version=completion.policy_version,
             facts=facts,
             seconds={
@@ -88,6 +122,7 @@ class Running:
             unseen=asked.unseen,
         )
         self.turns.append(turn)
+        seat.turns.append(turn)
         self.worked_s = 0.0
         self.completion, self.actions = None, ()
         return turn

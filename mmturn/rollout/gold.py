@@ -16,7 +16,7 @@ from mmturn.errors import ConfigError, DataError
 from mmturn.grammars.gold import written_answer
 from mmturn.interfaces import ActionGrammar
 from mmturn.rollout.settings import RolloutConfig
-from mmturn.types import Probe, Task, View
+from mmturn.types import POLICY, Probe, Task, View
 
 if TYPE_CHECKING:
     from mmturn.rendering.renderer import Renderer
@@ -26,16 +26,17 @@ log = logging.getLogger(__name__)
 
 
 def probe_for(running: Running, renderer: Renderer, grammar: ActionGrammar, config: RolloutConfig) -> Probe | None:
-    """The probe of a request about to be made; None unless ``config.gold`` and the task has an answer.
+    """The probe of a request about to be made; None unless ``config.gold``, and it is the policy's to give an answer
+    that the task has.
 
     An answer that cannot be asked about is noted on the episode, which goes on.
     """
-    if not config.gold:
+    if not config.gold or running.seat.name != POLICY:  # another seat is asked something else
         return None
     task = running.episode.task
     try:
         probe = gold_probe(renderer, grammar, task, running.views)
-        if probe is not None and len(running.context) + len(probe.token_ids) > config.max_context:
+        if probe is not None and len(running.seat.context) + len(probe.token_ids) > config.max_context:
             raise DataError(f"the answer would go beyond rollout.max_context ({config.max_context} tokens)")
     except ConfigError:
         raise

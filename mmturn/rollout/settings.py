@@ -36,6 +36,8 @@ class RolloutConfig:
     gold: bool = False
     """Before each completion, score the gold answer as if it were written there (``Turn.gold_logprobs``). Training sets
     it where the method needs it, as igpo does."""
+    trained_seats: tuple[str, ...] = ()
+    """Seats of the world that are trained; what others say is context, and earns no credit. Empty: all."""
     deterministic: bool = False
     """Batches are a function of the seed: each waits for all environments under way."""
 

@@ -53,7 +53,7 @@ def check_context(policy: Any) -> list[str]:
         for turn, request in zip(trajectory.turns, asked, strict=False):
             context = [] if turn.fresh_context else context
             context += turn.token_ids or ()
-            own = tuple(context[: len(context) - turn.provenance.count("s")])
+            own = tuple(context[: len(context) - len(turn.said or ())])
             assert own == request.token_ids, f"{made.name}: turn {turn.index} is not recorded as it was asked for"
         shown = tuple(world.pictures[: len(trajectory.views)])
         assert trajectory.views == shown, f"{made.name}: views of the world are missing on record"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from mmturn.credit.graded import Graded, Signals, graded_of, per_turn
+from mmturn.credit.graded import Signals, Worth, graded_of, turn_means, unit_of
+from mmturn.credit.lessons import Lesson
 from mmturn.credit.method import Assigned, Method
 from mmturn.errors import ConfigError, DataError
 from mmturn.training.processes import Processes
@@ -46,9 +48,8 @@ class Crediting:
         own = [graded_of(t, _with_gold(t, (scored or {}).get(t.id, Signals()), needs)) for t in ready]
         batch = [graded for part in self.processes.gather(own) for graded in part]
         made = {graded.id: found for graded, found in zip(batch, self.method.assign(batch), strict=True)}
-        assigned = {t.id: made.get(t.id) or _nothing(t, t.id not in blind) for t in fine}
-        of = {graded.id: graded for graded in own}
-        return tuple(tuple(_shown(t, of.get(t.id), assigned.get(t.id)) for t in group) for group in groups), assigned
+        assigned = {t.id: _whole(t, made[t.id]) if t.id in made else _nothing(t, t.id not in blind) for t in fine}
+        return tuple(tuple(_shown(t, assigned.get(t.id)) for t in group) for group in groups), assigned
 
     def unscored(self, groups: Groups) -> dict[str, str]:
         """By id, the trajectories whose gold answer the sampler could not score where the method needs it, and why."""
@@ -69,20 +70,40 @@ def _nothing(trajectory: Trajectory, kept: bool) -> Assigned:
     return Assigned(zeros, (kept,) * trajectory.num_turns, zeros)
 
 
-def _shown(trajectory: Trajectory, graded: Graded | None, found: Assigned | None) -> Trajectory:
-    if graded is None or found is None:
-        return replace(trajectory, advantages=(0.0,) * trajectory.num_turns)
-    return replace(trajectory, advantages=per_turn(graded, found.advantages))
+def _whole(trajectory: Trajectory, found: Assigned) -> Assigned:
+    """What a method made of the turns of trained seats, among all turns of the trajectory: the others have nothing."""
+    if all(turn.trained for turn in trajectory.turns):
+        return found
+    own = [k for k, turn in enumerate(trajectory.turns) if turn.trained]
+
+    def among(values: Sequence[Any], nothing: Any) -> tuple[Any, ...]:
+        placed = dict(zip(own, values, strict=True))
+        return tuple(placed.get(k, nothing) for k in range(trajectory.num_turns))
+
+    def worth(values: Worth) -> Worth:
+        return among(values, () if unit_of(values) == "token" else 0.0) if isinstance(values, tuple) else values
+
+    lesson = found.lesson
+    if lesson is not None:
+        lesson = Lesson(among(lesson.values, ()), among(lesson.targets, ()), among(lesson.returns, ()))
+    advantages = among(found.advantages, () if unit_of(found.advantages) == "token" else 0.0)
+    return replace(found, advantages=advantages, kept=among(found.kept, False), raw=worth(found.raw), lesson=lesson)
+
+
+def _shown(trajectory: Trajectory, found: Assigned | None) -> Trajectory:
+    nothing = (0.0,) * trajectory.num_turns
+    return replace(trajectory, advantages=nothing if found is None else turn_means(found.advantages))
 
 
 def _with_gold(trajectory: Trajectory, signals: Signals, needs: frozenset[str]) -> Signals:
     """The log-probs of the gold answer are the sampler's, and stand on the turns."""
     if "gold" not in needs:
         return signals
-    found = tuple(turn.gold_logprobs for turn in trajectory.turns if turn.gold_logprobs is not None)
-    if len(found) < trajectory.num_turns:
+    found = tuple(turn.gold_logprobs or () for turn in trajectory.turns)
+    missing = [turn.index for turn in trajectory.turns if turn.trained and turn.gold_logprobs is None]
+    if missing:
         raise DataError(
-            f"trajectory {trajectory.id}: turn {len(found)} has no log-probs of the gold answer, which this method "
+            f"trajectory {trajectory.id}: turn {missing[0]} has no log-probs of the gold answer, which this method "
             "needs; set rollout.gold: true, and use tasks with answers"
         )
     return replace(signals, gold=found)

@@ -67,7 +67,7 @@ def rollout_metrics(groups: Sequence[Sequence[Trajectory]], version: int = 0) ->
             means.add("rollout/failed", float(trajectory.stop.status == "failed"))
         for trajectory in sampled:
             _add(means, trajectory)
-            for turn in trajectory.turns:
+            for turn in (turn for turn in trajectory.turns if turn.trained):
                 means.add("rollout/version_lag", version - turn.policy_version)
                 means.top("rollout/version_lag_max", version - turn.policy_version)
     return means

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mmturn.credit.graded import Signals, cut
+from mmturn.credit.graded import Signals
 from mmturn.errors import DataError
 from mmturn.training.feed import Feed
 from mmturn.training.images import Images
@@ -60,20 +60,32 @@ def _joined(
     found: Sequence[Found],
     needs: frozenset[str],
 ) -> dict[str, Signals]:
-    """The values of a trajectory's rows, one row after the other, cut into its turns."""
+    """The values of a trajectory's rows, each turn's from the row of its seat."""
     signals, start = {}, 0
     for trajectory in trajectories:
         own = rows_of.get(trajectory.id)
         if own is None:
             continue
         parts, start = found[start : start + len(own)], start + len(own)
-        counts = [turn.provenance.count("s") for turn in trajectory.turns]
-        made = {name: cut([v for part in parts for v in part[name]], counts) for name in needs}
+        spoken = [[turn for turn in row.turn_index if turn >= 0] for row in own]
+        made = {name: _by_turn(spoken, [part[name] for part in parts], trajectory.num_turns) for name in needs}
         # a limit is not an ending: what might still have come counts
         valued = "values" in needs and parts and trajectory.stop.status == "truncated"
-        final = parts[-1][_FINAL][0] if valued else 0.0
+        last = max(range(len(own)), key=lambda i: max(spoken[i], default=-1), default=0)
+        final = parts[last][_FINAL][0] if valued else 0.0
         signals[trajectory.id] = Signals(made.get("values"), final, made.get("entropies"))
     return signals
+
+
+def _by_turn(
+    spoken: Sequence[Sequence[int]], rows: Sequence[Sequence[float]], num_turns: int
+) -> tuple[tuple[float, ...], ...]:
+    """[K][n_k] the numbers of sampled tokens; ``spoken``: which turn each token of each row belongs to."""
+    made: list[list[float]] = [[] for _ in range(num_turns)]
+    for turns, values in zip(spoken, rows, strict=True):
+        for turn, value in zip(turns, values, strict=True):
+            made[turn].append(value)
+    return tuple(map(tuple, made))
 
 
 _FINAL = "final"

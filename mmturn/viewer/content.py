@@ -152,7 +152,7 @@ def _turn(turn: Turn, trajectory: Trajectory, k: int, decode: Decode | None) -> 
         "error": turn.error,
         "finish": turn.finish,
         "purpose": turn.purpose,
-        "anew": _anew(turn) if turn.fresh_context and k > 0 else None,
+        "anew": _anew(turn) if turn.fresh_context and any(t.seat == turn.seat for t in trajectory.turns[:k]) else None,
         "version": turn.policy_version,
         "seat": turn.seat,
         "reward": rewards[k] if k < len(rewards) else None,
@@ -173,7 +173,7 @@ def _shown(observation: Observation, pictures: Pictures, drawn: Iterator[tuple[V
 def _anew(turn: Turn) -> Data:
     """How much a turn sees whose context starts anew; None for what is not known."""
     images = None if turn.context_views is None else len(turn.context_views)
-    tokens = turn.provenance.index("s") if "s" in turn.provenance else None
+    tokens = None if not turn.said else next(k for k, kind in enumerate(turn.provenance) if kind in "sp")
     return {"tokens": tokens, "images": images}
 
 
@@ -193,7 +193,7 @@ def _tokens(turn: Turn, trajectory_id: str, decode: Decode | None) -> list[Data]
     for kind, members in groupby(turn.provenance):
         count = len(list(members))
         run: Data = {"kind": kind, "count": count}
-        if kind == "s":
+        if kind in "sp":
             run["texts"] = texts[start : start + count] if texts else [str(i) for i in ids[start : start + count]]
             if turn.logprobs is not None:
                 run["logprobs"] = [_rounded(next(logprobs, math.nan)) for _ in range(count)]

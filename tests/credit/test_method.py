@@ -257,6 +257,7 @@ def test_odd_groups() -> None:
         ({"select": [{"name": "top_spread", "keep": 2}]}, "keep must lie in 0..1"),
         ({"credit": {"name": "returns", "gamma": -1.0}}, "gamma"),
         ({"select": [{"name": "fresh"}]}, "max_lag: is required"),
+        ({"normalise": [{"name": "seat_baseline", "decay": 2.0}]}, r"normalise\[0\]: decay must lie in 0..1"),
         ({"credit": {"name": "returns"}, "normalise": [{"name": "leave_one_out"}]}, "returns_less_others"),
     ],
 )
@@ -294,6 +295,15 @@ def test_tapo_credits_verification_with_the_next_generation() -> None:
     graded = replace(example_graded(0, 6.0, (0.2, 0.5, 0.4)), seats=("policy", "verifier", "policy"))
     found = advantages([graded], credit={"name": "tapo"}, normalise=[])[0]
     assert found == pytest.approx((6.2, 6.9, 6.4))
+
+
+def test_a_generation_earns_what_it_gains() -> None:
+    graded = replace(example_graded(0, 0.0, (0.25, 0.5, 0.75)), seats=("policy", "verifier", "policy"))
+    for settings, last in (({}, 0.5), ({"absolute": 1.0}, 1.25), ({"improvement": 0.5}, 0.25)):
+        found = advantages(
+            [graded], shape=[{"name": "generation_gain", **settings}], credit={"name": "own_turn"}, normalise=[]
+        )[0]
+        assert found == pytest.approx((0.25, 0.5, last))
 
 
 def trajectory(reward: Reward | None, stop: StopReason = StopReason.ANSWERED) -> Trajectory:

@@ -128,3 +128,13 @@ def test_ask_without_a_model_says_which_suit(rows: Path, tmp_path: Path):
     words = [sys.executable, "-m", "mmturn", "ask", str(rows.parent / "1.png"), "Which number?"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and "GB to download" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["nano_board", "nano_check"])
+def test_launchers_of_worlds_with_seats(name: str, repo: Path, tmp_path: Path):
+    shim = tmp_path / "mmturn"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mmturn "$@"\n', encoding="utf-8")
+    shim.chmod(0o755)
+    out = tmp_path / "run"
+    run("bash", str(repo / "train" / f"{name}.sh"), "--smoke", "--out", str(out), cwd=tmp_path, MMTURN=str(shim))
+    assert all(line["rollout/failed"] == 0 for line in updates(out)) and updates(out)

@@ -85,6 +85,16 @@ def revision_bonus(graded: Graded, *, alpha: float, attempts: str = "policy") ->
     return replace(graded, outcome=0.0, turns=shaped)
 
 
+def generation_gain(
+    graded: Graded, *, absolute: float = 0.0, improvement: float = 1.0, verifier: str = "verifier"
+) -> Graded:
+    """ReVeal: a generating turn after the first earns what it is better than the one before. Turns of the seat
+    ``verifier`` keep their rewards. See ``roles.generation_rewards``."""
+    rates = [None if seat == verifier else r for r, seat in zip(graded.turns, graded.seats, strict=True)]
+    made = roles.generation_rewards(rates, absolute, improvement)
+    return replace(graded, turns=tuple(r if gain is None else gain for r, gain in zip(graded.turns, made, strict=True)))
+
+
 def _levels(graded: Graded, term: str) -> tuple[float, ...]:
     found = graded.per_turn.get(term)
     if found is None:

@@ -59,7 +59,7 @@ class Summary:
     def next(self, turns: Sequence[Turn], shown: Observation | None, room: Room) -> Context:
         """The context since the last summary, the one to summarise, or the one right after a summary."""
         config = self.config
-        summaries = [turn.index for turn in turns if turn.purpose == SUMMARY]
+        summaries = [k for k, turn in enumerate(turns) if turn.purpose == SUMMARY]
         messages = _since(summaries[-1] if summaries else 0, conversation(turns, shown))
         if shown is None:
             return Context(messages, config.resume)

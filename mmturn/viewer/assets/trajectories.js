@@ -62,7 +62,7 @@ function figure(view) {
   return el("figure", small ? "small" : "", frame, caption);
 }
 
-const KINDS = { t: "template", o: "observation", i: "image", s: "sampled" };
+const KINDS = { t: "template", o: "observation", i: "image", s: "sampled", p: "said, not trained" };
 
 function tokenTitle(run, index, advantage) {
   const lines = [KINDS[run.kind] || run.kind];
@@ -86,7 +86,7 @@ function tint(run, index, advantage, scale) {
 function tokens(turn, scale) {
   const holder = el("div", "tokens");
   for (const run of turn.tokens) {
-    if (run.kind === "s") {
+    if (run.texts) {
       run.texts.forEach((text, index) => {
         const [colour, strength] = tint(run, index, turn.advantage, scale);
         const token = words(`token s ${colour}`, text);
@@ -134,19 +134,19 @@ function contextLine(anew) {
   return el("div", "anew", ["context begins anew", ...sizes].join(" · "));
 }
 
-function turnPart(turn, k, scale) {
+function turnPart(turn, k, scale, several) {
   const part = el("section", "turn");
   if (turn.anew !== null) part.append(contextLine(turn.anew));
   if (turn.unseen !== null) part.append(shownPart(turn.unseen, "discarded before it was seen", false));
   const facts = el("div", "facts");
   facts.append(el("b", "", `Turn ${k + 1}`));
+  if (several || turn.seat !== "policy") facts.append(fact("seat", words("", turn.seat)));
   if (turn.reward !== null) facts.append(fact("reward", number(turn.reward)));
   if (turn.advantage !== null) {
     facts.append(fact("advantage", signed(turn.advantage), turn.advantage >= 0 ? "good" : "bad"));
   }
   if (turn.finish !== "stop") facts.append(fact("finish", turn.finish, "bad"));
   if (turn.purpose !== "act") facts.append(fact("asked for", words("", turn.purpose)));
-  if (turn.seat !== "policy") facts.append(fact("seat", words("", turn.seat)));
   part.append(facts);
   if (turn.views.length) part.append(el("div", "views", ...turn.views.map(figure)));
   if (turn.shown.trim() && !(show.tokens && turn.tokens)) {
@@ -184,7 +184,8 @@ function card(item, scale) {
     if (parts.length) node.append(el("div", "parts", ...parts.map(([name, value]) => fact(words("", name), number(value)))));
   }
   if (item.error !== null) node.append(el("div", "error", longWords("", item.error)));
-  item.turns.forEach((turn, k) => node.append(turnPart(turn, k, scale)));
+  const several = new Set(item.turns.map((turn) => turn.seat)).size > 1;
+  item.turns.forEach((turn, k) => node.append(turnPart(turn, k, scale, several)));
   if (!item.turns.length) node.append(el("div", "said empty", "no turns"));
   const given = el("footer", "", el("span", "key", "answer"));
   given.append(item.answer === null ? el("span", "none", "none") : words("value", item.answer.slice(0, 2000)));
