@@ -3,7 +3,7 @@
 An event loop without a barrier per turn: environments run on a host beside the engine, and each
 finished step queues its trajectory's next request while others are still stepping.
 
-The rules of a rollout, each with a test of its number in tests/rollout/test_semantics.py:
+The rules of a rollout, each with a test of its number in tests/rollout/test_semantics.py (12: test_seats.py):
  1. A completion cut by length is closed with the template's end token (mask 0) and parsed like any other.
  2. A completion that does not parse is a bad action: error text, resend, or end, by one setting.
  3. A tool that refuses is treated exactly like a completion that does not parse.

@@ -66,7 +66,7 @@ def rows(trajectory: Trajectory) -> list[Row]:
     return rows_of(trajectory, CharRenderer().family, ord(PICTURE))
 
 
-def test_each_seat_has_a_context_of_its_own() -> None:
+def test_each_seat_has_a_context_of_its_own_rule_12() -> None:
     assert isinstance(Table(), Seated) and not isinstance(TextWorld(), Seated)
     trajectory, asked = play()
     assert [turn.seat for turn in trajectory.turns] == [request.seat for request in asked] == list(TURNS)
