@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from mmturn.errors import DataError
@@ -112,9 +112,12 @@ def graded_of(trajectory: Trajectory, signals: Signals | None = None) -> Graded:
 
 def _of_turns(signals: Signals, turns: Sequence[int]) -> Signals:
     """The signals of these turns alone."""
-    streams = {name: getattr(signals, name) for name in ("values", "entropies", "gold")}
-    chosen = {name: tuple(stream[k] for k in turns) for name, stream in streams.items() if stream is not None}
-    return replace(signals, **chosen)
+
+    def chosen(stream: tuple[tuple[float, ...], ...] | None) -> tuple[tuple[float, ...], ...] | None:
+        return None if stream is None else tuple(stream[k] for k in turns)
+
+    found = [chosen(stream) for stream in (signals.values, signals.entropies, signals.gold)]
+    return Signals(values=found[0], final_value=signals.final_value, entropies=found[1], gold=found[2])
 
 
 def by_group(
@@ -146,7 +149,7 @@ def per_turn(graded: Graded, worth: Worth) -> tuple[float, ...]:
 
 def turn_means(worth: Sequence[float | Sequence[float]]) -> tuple[float, ...]:
     """[K] one number per turn, [K]; of one per token [K][n_k], their means."""
-    return tuple(sum(part) / max(len(part), 1) if isinstance(part, tuple) else float(part) for part in worth)
+    return tuple(sum(part) / max(len(part), 1) if isinstance(part, Sequence) else float(part) for part in worth)
 
 
 def per_token(graded: Graded, worth: Worth) -> tuple[tuple[float, ...], ...]:

@@ -92,7 +92,7 @@ class Board:
         if len(actions) > 1 or action.name != "mark":
             raise ToolError("one move at a time: call mark once, and nothing else")
         cell = action.arguments.get("cell")
-        if not _is_free(cell, self._played):
+        if not isinstance(cell, int) or not _is_free(cell, self._played):
             free = ", ".join(str(number) for number in range(1, CELLS + 1) if number not in self._played)
             raise ToolError(f"mark: cell {cell!r} is not an empty cell; those are {free}")
         self._played.append(cell)

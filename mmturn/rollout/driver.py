@@ -66,7 +66,7 @@ class Driver:
         seats: Mapping[str, Engine] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        self.engine: Engine = SeatEngines(engine, seats) if seats else engine
+        self.engine: Engine | SeatEngines = SeatEngines(engine, seats) if seats else engine
         self.renderer, self.grammar, self.host = renderer, grammar, host
         self.make_env, self.config, self.prepare = make_env, config, prepare
         self.context = context or AppendOnly()
