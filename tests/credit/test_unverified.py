@@ -36,7 +36,7 @@ def test_each_entry_is_a_parameter_of_the_library() -> None:
 
 @pytest.mark.parametrize("name", UNVERIFIED)
 def test_each_entry_is_one_sentence(name: str) -> None:
-    assert re.fullmatch(r"[a-z_]+\.[a-z_]+", name)
+    assert re.fullmatch(r"[a-z0-9_]+\.[a-z_]+", name)
     assert re.fullmatch(r"[A-Z0-9].*[^.]\.", UNVERIFIED[name]) and "\n" not in UNVERIFIED[name]
 
 

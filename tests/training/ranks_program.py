@@ -26,6 +26,7 @@ from mmturn.training.material import samples_of
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
+from mmturn.training.sampling import Sampled
 from mmturn.training.settings import CriticConfig, PreferenceConfig, RlConfig, TrainingConfig
 from mmturn.training.signals import SignalPass
 from mmturn.training.updater import Updater
@@ -137,7 +138,7 @@ def learn_values(
     metrics = []
     for update in (1, 2, 3):
         groups, assigned = crediting(tuple((replace(t, reward=grade(t)),) for t in own))
-        samples, problems = samples_of(rl.in_loss(groups, assigned), world.feed.ready_rows)
+        samples, problems = samples_of(Sampled(groups, assigned).in_loss, world.feed.ready_rows)
         assert not problems
         metrics.append(learner.learn(samples, update))
     assert world.policy.critic is not None
