@@ -133,6 +133,21 @@ def by_group(
     return [found[i] for i in range(len(batch))]
 
 
+def stretches(seats: Sequence[str]) -> list[range]:
+    """Turns that one seat took in a row, [K] seats -> the indices of each stretch."""
+    starts = [k for k, seat in enumerate(seats) if k == 0 or seats[k - 1] != seat]
+    return [range(start, end) for start, end in zip(starts, [*starts[1:], len(seats)], strict=False)]
+
+
+def attempts_of(graded: Graded, seat: str) -> list[bool]:
+    """[K] which turns are attempts of a seat: the last of each of its stretches, since those before it only looked;
+    where there is no other seat, every turn."""
+    if len(set(graded.seats)) < 2:
+        return [whose == seat for whose in graded.seats]
+    ends = {stretch[-1] for stretch in stretches(graded.seats)}
+    return [whose == seat and k in ends for k, whose in enumerate(graded.seats)]
+
+
 def unit_of(worth: Worth) -> Literal["trajectory", "turn", "token"]:
     """The unit of a worth; one without turns counts as per turn."""
     if not isinstance(worth, tuple):

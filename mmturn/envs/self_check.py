@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 VERIFIER = "verifier"
 RIGHT, WRONG = "right", "wrong"
+_VERDICTS = {**dict.fromkeys((RIGHT, "correct", "yes"), RIGHT), **dict.fromkeys((WRONG, "incorrect", "no"), WRONG)}
+"""What a verifier may say -> its verdict."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class SelfCheck(VisualQA):
         return Step(shown, terminated=False, facts=facts, seat=VERIFIER)
 
     def _judged(self, text: str) -> Step:
-        verdict = text.strip().strip(".").lower()
-        if verdict not in (RIGHT, WRONG):
+        verdict = _VERDICTS.get(text.strip().strip(".").lower())
+        if verdict is None:
             raise ToolError(f"a verdict must be {RIGHT} or {WRONG}, got {text[:80]!r}")
         facts = {"verdict": verdict}
         if verdict == RIGHT:

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 from mmturn.config import build
 from mmturn.credit.gae import bilevel_gae, gae
 from mmturn.credit.gain import igpo, information_gains
-from mmturn.credit.graded import Graded, Signals, example_batch, example_graded, flat, graded_of, per_token, per_turn
+from mmturn.credit.graded import (
+    Graded,
+    Signals,
+    attempts_of,
+    example_batch,
+    example_graded,
+    flat,
+    graded_of,
+    per_token,
+    per_turn,
+    stretches,
+)
 from mmturn.credit.method import Assigned, Method, MethodConfig
 from mmturn.credit.outcome import dr_grpo, grpo, rloo
 from mmturn.credit.togo import minus_others, turn_returns
@@ -295,6 +306,20 @@ def test_tapo_credits_verification_with_the_next_generation() -> None:
     graded = replace(example_graded(0, 6.0, (0.2, 0.5, 0.4)), seats=("policy", "verifier", "policy"))
     found = advantages([graded], credit={"name": "tapo"}, normalise=[])[0]
     assert found == pytest.approx((6.2, 6.9, 6.4))
+    looks = replace(
+        example_graded(0, 6.0, (0.0, 0.2, 0.1, 0.5, 0.0, 0.4)),
+        seats=("policy",) * 2 + ("verifier",) * 2 + ("policy",) * 2,
+    )
+    found = advantages([looks], credit={"name": "tapo"}, normalise=[])[0]
+    assert found == pytest.approx((6.2, 6.2, 7.0, 7.0, 6.4, 6.4)), "a look has what its stretch returns"
+
+
+def test_an_attempt_is_the_last_turn_of_a_stretch() -> None:
+    graded = replace(example_graded(0, 0.0, (0.0,) * 5), seats=("policy", "policy", "verifier", "policy", "policy"))
+    assert [k for k, own in enumerate(attempts_of(graded, "policy")) if own] == [1, 4]
+    assert attempts_of(replace(graded, seats=("policy",) * 5), "policy") == [True] * 5
+    assert attempts_of(graded, "nobody") == [False] * 5
+    assert stretches(()) == [] and stretches("aab") == [range(2), range(2, 3)]
 
 
 def test_a_generation_earns_what_it_gains() -> None:

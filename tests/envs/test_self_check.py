@@ -10,7 +10,7 @@ import pytest
 
 from mmturn.batching.rows import rows_of
 from mmturn.build import env_factory
-from mmturn.components import make_grammar
+from mmturn.components import make_grammar, make_tools
 from mmturn.credit.graded import graded_of
 from mmturn.credit.pieces.shape import generation_gain
 from mmturn.engines.scripted import ScriptedEngine
@@ -86,7 +86,7 @@ def played(task: Task, *said: str) -> tuple[Trajectory, Any, Renderer]:
     engine = ScriptedEngine(lambda request: f"<answer>{said[request.turn]}</answer>", renderer)
     driver = Driver(
         engine, renderer, make_grammar(recipe.grammar, renderer.family),
-        env_factory(recipe, renderer.family, ImageStore(), []), InlineHost(), recipe.rollout,
+        env_factory(recipe, renderer.family, ImageStore(), make_tools(recipe)), InlineHost(), recipe.rollout,
     )  # fmt: skip
     (trajectory,) = driver.run(episodes([(task, 0)], 1, run_seed=0))
     return replace(trajectory, reward=rubric_of(recipe.reward)(trajectory)), recipe, renderer
@@ -97,6 +97,7 @@ def played(task: Task, *said: str) -> tuple[Trajectory, Any, Renderer]:
     [
         (("cat", "wrong", ANSWER, "right"), [0.0, 1.0, 1.0, 1.0]),
         (("cat", "right"), [0.0, 0.0]),
+        (("cat", "No", ANSWER, "Yes."), [0.0, 1.0, 1.0, 1.0]),
         ((ANSWER, "wrong", "cat", "wrong", "dog"), [1.0, 0.0, 0.0, 1.0, 0.0]),
         ((ANSWER, "perhaps"), [1.0, 0.0]),
     ],
@@ -125,4 +126,4 @@ def test_a_generation_earns_what_it_gains(tmp_path: Path) -> None:
     assert generation_gain(graded).turns == (1.0, 0.0, -1.0, 1.0, 0.0)
     assert generation_gain(graded, absolute=0.5).turns == (1.0, 0.0, -1.0, 1.0, 0.0)
     assert generation_gain(graded, improvement=0.5).turns == (1.0, 0.0, -0.5, 1.0, 0.0)
-    assert generation_gain(graded, verifier="nobody").turns == (1.0, -1.0, 0.0, 1.0, -1.0)
+    assert generation_gain(graded, attempts="verifier").turns == (1.0, 0.0, 0.0, 1.0, 0.0)

@@ -9,7 +9,7 @@ from mmturn.credit import gae as gaes
 from mmturn.credit import gain as gains
 from mmturn.credit import roles, togo
 from mmturn.credit import turns as per_turns
-from mmturn.credit.graded import Graded, Worth, cut, flat, values_of
+from mmturn.credit.graded import Graded, Worth, cut, flat, stretches, values_of
 from mmturn.credit.outcome import Single, Std
 from mmturn.credit.returns import returns_to_go
 from mmturn.credit.signals import needs
@@ -120,13 +120,16 @@ def turn_gae(
 
 
 def tapo(group: Sequence[Graded], *, verifier: str = "verifier") -> list[Worth]:
-    """ReVeal: a turn's own reward, and a verifying turn that of the generation after it; the outcome on all. Turns of
-    the seat ``verifier`` verify. See ``roles.tapo_returns``."""
+    """ReVeal: a turn's own reward, and a verifying turn that of the generation after it; the outcome on all. The seat
+    ``verifier`` verifies. Turns that a seat takes in a row (looks, then what it says) are one turn here, and all have
+    what it returns. See ``roles.tapo_returns``."""
     worths: list[Worth] = []
     for g in group:
-        split = [(None, r) if seat == verifier else (r, None) for r, seat in zip(g.turns, g.seats, strict=True)]
-        returned = roles.tapo_returns([made for made, _ in split], [checked for _, checked in split])
-        worths.append(tuple(g.outcome + value for value in returned))
+        parts = stretches(g.seats)
+        earned = [(sum(g.turns[k] for k in part), g.seats[part[0]] == verifier) for part in parts]
+        made, checked = ([r if checks == kind else None for r, checks in earned] for kind in (False, True))
+        returned = roles.tapo_returns(made, checked)
+        worths.append(tuple(g.outcome + value for part, value in zip(parts, returned, strict=True) for _ in part))
     return worths
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from mmturn.credit import gates, outcome, roles, shaping
-from mmturn.credit.graded import Graded
+from mmturn.credit.graded import Graded, attempts_of
 from mmturn.errors import DataError
 
 
@@ -74,23 +74,23 @@ def video_mtr(
 
 
 def revision_bonus(graded: Graded, *, alpha: float, attempts: str = "policy") -> Graded:
-    """PAG: a turn of the seat ``attempts`` earns ``alpha`` times what it is better than that seat's turn before. See
-    ``roles.pag_rewards``."""
+    """PAG: an attempt of the seat ``attempts`` earns ``alpha`` times what it is better than the one before. See
+    ``roles.pag_rewards`` and ``graded.attempts_of``."""
     before: list[float | None] = []
     last: float | None = None
-    for reward, seat in zip(graded.stream, graded.seats, strict=True):
-        before.append(last if seat == attempts else None)
-        last = reward if seat == attempts else last
+    for reward, attempt in zip(graded.stream, attempts_of(graded, attempts), strict=True):
+        before.append(last if attempt else None)
+        last = reward if attempt else last
     shaped = roles.pag_rewards(graded.stream, before, alpha)
     return replace(graded, outcome=0.0, turns=shaped)
 
 
 def generation_gain(
-    graded: Graded, *, absolute: float = 0.0, improvement: float = 1.0, verifier: str = "verifier"
+    graded: Graded, *, absolute: float = 0.0, improvement: float = 1.0, attempts: str = "policy"
 ) -> Graded:
-    """ReVeal: a generating turn after the first earns what it is better than the one before. Turns of the seat
-    ``verifier`` keep their rewards. See ``roles.generation_rewards``."""
-    rates = [None if seat == verifier else r for r, seat in zip(graded.turns, graded.seats, strict=True)]
+    """ReVeal: an attempt of the seat ``attempts`` after its first earns what it is better than the one before; other
+    turns keep their rewards. See ``roles.generation_rewards`` and ``graded.attempts_of``."""
+    rates = [r if own else None for r, own in zip(graded.turns, attempts_of(graded, attempts), strict=True)]
     made = roles.generation_rewards(rates, absolute, improvement)
     return replace(graded, turns=tuple(r if gain is None else gain for r, gain in zip(graded.turns, made, strict=True)))
 
