@@ -78,7 +78,7 @@ def forest(gains: Mapping[str, Paired], colours: Mapping[str, str], top: float) 
     parts = [text(LEFT, top + 20, "Gain on held-out tasks, in points: mean, 95 % over scenes, rings: seeds", "title")]
     for value in ticks(low, high):
         parts.append(rule(x(value), top + TOP, x(value), bottom, "zero" if abs(value) < 1e-9 else "grid"))
-        parts.append(text(x(value), bottom + 18, f"{100 * value:+.0f}", "tick", "middle"))
+        parts.append(text(x(value), bottom + 18, f"{100 * value:+.0f}" if value else "0", "tick", "middle"))
     for number, (method, gain) in enumerate(gains.items()):
         y, colour = top + TOP + ROW * (number + 0.5), colours[method]
         parts.append(text(LABELS - 14, y + 4, method, anchor="end"))

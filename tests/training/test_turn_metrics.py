@@ -96,7 +96,7 @@ def test_selections_say_what_each_box_left_out() -> None:
     assert [each.refused for each in found] == [{"nonzero": number, "solved": 0} for number in (0, 0, 1, 1)]
     metrics = selection_metrics(found).result()
     assert metrics == pytest.approx({"select/kept": 5 / 7, "select/without/nonzero": 2 / 7, "select/without/solved": 0})
-    mine = Assigned((0.0, 0.0), (True, False), 0.0, {"./mine.py:first": 1})
+    mine = Assigned((0.0, 0.0), (True, False), 0.0, refused={"./mine.py:first": 1})
     assert selection_metrics([mine]).result() == {"select/kept": 0.5, "select/without/first": 0.5}
 
 
