@@ -14,7 +14,7 @@ from mmturn.credit.pairs import Label, Pair, graded
 from mmturn.errors import ConfigError, DataError
 from mmturn.interfaces import Rubric
 from mmturn.jobs.rollout import oracle_trajectories, store_rollouts
-from mmturn.jobs.train import open_trainee, resolved_of, say_problems, seeded, shared_tasks, validator
+from mmturn.jobs.train import open_trainee, say_problems, seeded, setup_of, shared_tasks
 from mmturn.models.features import FeatureCache
 from mmturn.recipe import Recipe, check_preference
 from mmturn.rewards.rubric import RubricConfig, rubric_of
@@ -24,7 +24,7 @@ from mmturn.training.feed import Feed
 from mmturn.training.preference import PreferenceParts, train
 from mmturn.training.processes import Processes
 from mmturn.training.rl import ROLLOUTS_NAME
-from mmturn.training.run import RunSetup, check_fresh
+from mmturn.training.run import check_fresh
 from mmturn.training.settings import PreferenceConfig
 from mmturn.training.updater import Updater
 from mmturn.types import Row, Task, Trajectory
@@ -71,11 +71,7 @@ def prefer_policy(
         say_material(material, config, console)
     updater = Updater(trainee.module, recipe.training, processes)
     validation = shared_tasks(recipe, "val", out, processes)[0] if recipe.training.eval_every else []
-    setup = RunSetup(
-        folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
-        assets=policy.loaded.folder, resume=resume, console=console,
-        evaluate=validator(policy, validation, out) if validation else None,
-    )  # fmt: skip
+    setup = setup_of(recipe, policy, updater, out, validation, resume, console)
     features = FeatureCache(recipe.engine.feature_bytes, recipe.engine.feature_spill_bytes)
     parts = PreferenceParts(
         setup=setup, config=config, rows=material.rows, found=material.found, feed=feed, features=features,

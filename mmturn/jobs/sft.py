@@ -10,14 +10,13 @@ from rich.console import Console
 from mmturn.build import Policy
 from mmturn.errors import DataError
 from mmturn.jobs.rollout import oracle_trajectories
-from mmturn.jobs.train import open_trainee, resolved_of, seeded, shared_tasks, validator
+from mmturn.jobs.train import open_trainee, seeded, setup_of, shared_tasks
 from mmturn.models.features import FeatureCache
 from mmturn.recipe import Recipe
 from mmturn.store.trajectories import images_folder, read_trajectories, trajectory_file
 from mmturn.tasks.rows import RowProblem
 from mmturn.training.feed import Feed
 from mmturn.training.processes import Processes
-from mmturn.training.run import RunSetup
 from mmturn.training.sft import SftParts, train
 from mmturn.training.updater import Updater
 from mmturn.types import Row, Trajectory
@@ -43,11 +42,7 @@ def sft_policy(
         console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
     updater = Updater(trainee.module, recipe.training, trainee.processes)
     validation = shared_tasks(recipe, "val", out, trainee.processes)[0] if recipe.training.eval_every else []
-    setup = RunSetup(
-        folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
-        assets=policy.loaded.folder, resume=resume, console=console,
-        evaluate=validator(policy, validation, out) if validation else None,
-    )  # fmt: skip
+    setup = setup_of(recipe, policy, updater, out, validation, resume, console)
     features = FeatureCache(recipe.engine.feature_bytes, recipe.engine.feature_spill_bytes)
     parts = SftParts(
         setup=setup, config=recipe.sft, rows=rows, feed=feed, features=features, price=trainee.price(),

@@ -112,11 +112,7 @@ def train_policy(
         yield from driver.run(episodes)
         engine.free()  # the update needs the room, and changes the weights
 
-    setup = RunSetup(
-        folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
-        assets=policy.loaded.folder, resume=resume, console=console,
-        evaluate=validator(policy, validation, out) if validation else None,
-    )  # fmt: skip
+    setup = setup_of(recipe, policy, updater, out, validation, resume, console)
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
         rubric=rubric_of(recipe.reward, allow_code), method=method, critic=critic, images=policy.store,
@@ -129,6 +125,23 @@ def train_policy(
         return train(parts)
     finally:
         driver.close()
+
+
+def setup_of(
+    recipe: Recipe,
+    policy: Policy,
+    updater: Updater,
+    out: Path,
+    validation: Sequence[Task],
+    resume: bool,
+    console: Console | None,
+) -> RunSetup:
+    """What every way of training shares: where it writes, what it resumes, how it is evaluated on the way."""
+    return RunSetup(
+        folder=out, training=recipe.training, updater=updater, resolved=resolved_of(recipe),
+        assets=policy.loaded.folder, resume=resume, console=console,
+        evaluate=validator(policy, validation, out) if validation else None,
+    )  # fmt: skip
 
 
 def publisher(trainee: Trainee, engine: HFEngine, exact: bool) -> Callable[[int], None]:
