@@ -16,25 +16,10 @@ from mmturn.rendering.renderer import Renderer
 from mmturn.rollout import episodes
 from mmturn.training.feed import Feed
 from mmturn.types import GOLD_ERRORS, Observation, Probe, Request, Sampling
-from tests.e2e.looking_world import KINDS, model_of, policy_of, recipe_of, tasks_on, write_pictures
+from tests.e2e.looking_world import model_of, policy_of, recipe_of, tasks_on
 
 TOLERANCE = 1e-4
 ANSWERS = ("3", "blue circle", "\u00e9t\u00e9 \U0001f600", ".", "  left", "42.5")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("probing")
-
-
-@pytest.fixture(scope="module")
-def pictures(root):
-    return write_pictures(root / "pictures")
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def policy(request, repo, root):
-    return policy_of(recipe_of(model_of(request.param, repo, root)))
 
 
 @pytest.fixture(scope="module")

@@ -18,24 +18,9 @@ from mmturn.media.look import StoreLook
 from mmturn.media.views import fit
 from mmturn.rollout import episodes
 from mmturn.types import Observation, PixelBudget, Request, Sampling
-from tests.e2e.looking_world import KINDS, model_of, policy_of, recipe_of, tasks_on, write_pictures
+from tests.e2e.looking_world import tasks_on
 
 TOLERANCE = 1e-4
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("slots")
-
-
-@pytest.fixture(scope="module")
-def pictures(root):
-    return write_pictures(root / "pictures")
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def policy(request, repo, root):
-    return policy_of(recipe_of(model_of(request.param, repo, root)))
 
 
 @pytest.fixture(scope="module")
