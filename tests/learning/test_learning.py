@@ -43,11 +43,15 @@ BOXES: dict[str, dict[str, Any]] = {
 
 
 def shipped() -> dict[str, dict[str, Any]]:
+    """Those of ``mmturn train``; what ``mmturn prefer`` learns is in tests/training/test_preference_run.py."""
     names = [name for name in shipped_recipes() if name.startswith(f"{METHODS}/")]
-    return {name.split("/")[1]: read_yaml(resource_root() / "train" / f"{name}.yaml")[0] for name in names}
+    rows = {name.split("/")[1]: read_yaml(resource_root() / "train" / f"{name}.yaml")[0] for name in names}
+    return {name: values for name, values in rows.items() if "method" in values}
 
 
 ROWS = {**{f"box {name}": values for name, values in BOXES.items()}, **shipped()}
+for seated in ("pag", "spiral"):  # nothing flows back to an earlier turn: each seat has to earn by its own
+    ROWS[seated] = {**ROWS[seated], "reward": LOOKS}
 
 
 def world_of(recipe: Recipe) -> LearningWorld:
