@@ -23,6 +23,8 @@ from benchmarks.trace import Trace, read_trace
 
 SIDES = {"mmturn": "benchmarks.side_mmturn", "trl": "benchmarks.peer_trl"}
 QUIET = {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "DS_SKIP_CUDA_CHECK": "1"}
+LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher of several processes sets: a side that found it would wait for others."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,7 +36,8 @@ def run_side(side: str, case: Case, folder: Path, steps: int, number: int, more:
     command += [str(folder / "jobs"), str(steps), str(out), *more]
     threads = str(case.threads)
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    env = {**os.environ, **QUIET, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
+    own = {key: value for key, value in os.environ.items() if key not in LAUNCHER}
+    env = {**own, **QUIET, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": path}
     done = subprocess.run(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
