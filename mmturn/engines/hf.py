@@ -24,6 +24,7 @@ from mmturn.engines.probing import Probes
 from mmturn.engines.rows import Row, RowMaker
 from mmturn.engines.sampling import RowSampler, Warp
 from mmturn.engines.settings import HFConfig
+from mmturn.media.views import shows_all
 from mmturn.models.features import FeatureCache
 from mmturn.models.kernels import PackedLinears
 from mmturn.models.load import LoadedModel
@@ -111,6 +112,7 @@ class HFEngine:
             self._views_seen.clear()
         else:
             self.features.forget_parts()
+            self._views_seen = set(filter(shows_all, self._views_seen))
 
     def free(self) -> None:
         """Give back the memory of keys, values and packed matrices; requests under way begin again."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mmturn.batching.collate import Batch, blank_image, collate_images
+from mmturn.media.views import shows_all
 from mmturn.models.features import FeatureCache
 from mmturn.models.step import ViewFeatures
 from mmturn.training.processes import Processes
@@ -121,6 +122,7 @@ class Images:
     def stepped(self) -> None:
         """The weights have changed: what the tower made before is stale, unless it is frozen."""
         self._shown, self._chunks = {}, []
+        self._seen = set(filter(shows_all, self._seen))  # parts are forgotten too, see FeatureCache.forget_parts
         if self.trainable:
             self.cache.clear()
 

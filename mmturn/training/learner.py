@@ -118,8 +118,8 @@ class Learner:
         return work_of([s for s in samples if self._computed(s)], self.feed.image_token_id, self.price)
 
     def _computed(self, sample: Sample) -> bool:
-        kept = not self.config.skip_zero_advantage or self.config.kl_coef > 0 or self.critic is not None
-        return sample.has_signal or kept
+        other_terms = self.config.kl_coef > 0 or self.config.entropy_coef > 0 or self.critic is not None
+        return sample.has_signal or other_terms or not self.config.skip_zero_advantage
 
     def _pieces(self, samples: Sequence[Sample], alone: bool) -> list[MicroBatch]:
         """Micro-batches of the samples that are computed, with what a critic learns from them."""

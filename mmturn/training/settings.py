@@ -182,7 +182,7 @@ class RlConfig:
     """With ``recompute``: weights for what the sampler's probabilities differ from the trainer's by."""
     skip_zero_advantage: bool = True
     """Do not compute trajectories whose advantages are all 0, though their tokens count in the denominators: the same
-    gradient for less work. Without effect where there is a KL term."""
+    gradient for less work. Without effect where there is a KL or entropy term, or a critic."""
     keep_rollouts_every: int = 1
     """Updates between rollouts that are kept in the run's folder, with their images; 0 keeps none."""
 

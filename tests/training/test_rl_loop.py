@@ -113,6 +113,9 @@ def test_the_number_of_micro_batches_and_skipping_flat_groups_change_nothing(qwe
         qwen3, tmp_path / "c", config, rubric=rubric, method=Method(MethodConfig(select=({"name": "with_signal"},)))
     )
     assert not same(full, dropped), "dropped groups leave the denominators too"
+    config = replace(config, entropy_coef=0.5)
+    full = weights_after(qwen3, tmp_path / "d", replace(config, skip_zero_advantage=False), rubric=rubric)
+    assert same(full, weights_after(qwen3, tmp_path / "e", config, rubric=rubric)), "they have an entropy too"
 
 
 def test_where_the_ratio_starts_does_not_matter_on_policy(qwen3: Path, tmp_path: Path) -> None:
