@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +8,7 @@ from hypothesis import strategies as st
 
 from mmturn.credit.curriculum import GainWeights, igpo_weights, ramp, rollouts, step_budget, turn_cap
 from mmturn.credit.gain import igpo
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 def test_turn_cap_vector() -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmturn.credit.gae import bilevel_gae, gae, token_gae, value_targets
+from tests.vectors import VECTORS
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 NAN = float("nan")
 EIGHTHS = st.integers(-16, 16).map(lambda n: n / 8)
 

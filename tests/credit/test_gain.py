@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmturn.credit.gain import gold_logprob, igpo, information_gains
+from tests.vectors import VECTORS
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 VECTOR = VECTORS["igpo"]
 ROLLOUTS = VECTOR["inputs"]["gt_token_logprobs_per_prefix"]
 F1 = VECTOR["inputs"]["final_f1"]

@@ -1,16 +1,11 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmturn.credit.gates import accumulate, gated_levels, gated_turns, video_mtr_code, video_mtr_paper
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 def near(wanted: Any) -> Any:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmturn.credit.returns import returns_to_go, token_returns
+from tests.vectors import VECTORS
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 NUMBERS = st.lists(st.integers(-16, 16).map(lambda n: n / 8), max_size=8)
 
 

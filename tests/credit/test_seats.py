@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmturn.credit.seats import SeatBaselines, seat_advantages
+from tests.vectors import VECTORS
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 PLAYS = st.lists(st.tuples(*[st.integers(-8, 8).map(lambda n: n / 4)] * 2), min_size=1, max_size=8)
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +8,7 @@ from hypothesis import strategies as st
 
 from mmturn.credit.outcome import grpo
 from mmturn.credit.segments import SegmentCredit, WindowSegment, supo, window_segments
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 def split(num_turns: int, window: int, slide: int) -> list[dict[str, Any]]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmturn.credit.shaping import activevln_reward, improvements, status_reward
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 def walks(inputs: dict[str, Any], success_base: float, ndtw_base: float) -> list[float]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,7 @@ from hypothesis import strategies as st
 
 from mmturn.credit.outcome import grpo
 from mmturn.credit.turns import TwoTurn, mt_grpo, mt_grpo_two_turn, over_tokens
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 def spread_over_tokens(inputs: dict[str, Any], params: dict[str, Any]) -> np.ndarray:

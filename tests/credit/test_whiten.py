@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +9,8 @@ from hypothesis import strategies as st
 
 from mmturn.credit.outcome import dr_grpo, grpo
 from mmturn.credit.whiten import normalise_by, reinforce_pp, reinforce_pp_baseline, whiten
+from tests.vectors import VECTORS
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 KEYED = st.lists(st.tuples(st.integers(0, 2), st.integers(-16, 16).map(lambda n: n / 8)), min_size=1, max_size=12)
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmturn.losses.aggregate import Aggregation, Denominators, aggregate, count, turn_counts
+from tests.vectors import VECTORS
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 MODES: tuple[Aggregation, ...] = ("token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "constant_length")
 TURN_MODES: tuple[Aggregation, ...] = ("turn_mean", "turn_mean_global")
 

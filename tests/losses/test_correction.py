@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,10 +21,8 @@ from mmturn.losses.correction import (
     weight_total,
 )
 from mmturn.losses.policy import clipped_policy_loss
+from tests.vectors import VECTORS
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 LEVELS: tuple[RatioLevel, ...] = ("token", "sequence", "geometric")
 
 

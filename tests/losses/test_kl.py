@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmturn.losses.kl import KlEstimator, kl
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 @pytest.mark.parametrize("name", ["k1", "k2", "k3"])

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,10 +20,7 @@ from mmturn.losses.policy import (
     pg_surrogate,
     ratios,
 )
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 def losses(ratio: list[float], advantage: float, low: float, high: float, dual: float | None) -> Tensor:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +19,7 @@ from mmturn.losses.preference import (
     summed_log_ratio,
     widest_pair,
 )
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

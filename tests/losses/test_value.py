@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import json
 import math
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +11,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from mmturn.losses.value import anchors, clipped_value_loss, return_fit
-
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[1] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
+from tests.vectors import VECTORS
 
 
 def test_vector() -> None:

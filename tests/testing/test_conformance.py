@@ -16,9 +16,8 @@ from mmturn.testing.conformance import credit, dispatch, runner
 from mmturn.testing.conformance.__main__ import main
 from mmturn.testing.conformance.compare import difference, one_line
 from mmturn.testing.conformance.vectors import Fields, Vector
+from tests.vectors import GOLDEN, VECTORS
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "rl_vectors.json"
-VECTORS = {v["id"]: v for v in json.loads(GOLDEN.read_text())["vectors"]}
 NAN = float("nan")
 
 

@@ -5,16 +5,13 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmturn.testing.conformance.losses import ADAPTERS
+from tests.vectors import VECTORS
 
-VECTORS = {
-    v["id"]: v for v in json.loads((Path(__file__).parents[2] / "golden" / "rl_vectors.json").read_text())["vectors"]
-}
 MISTAKES = {"m_dpo": {"WRONG_loss_unmasked_obs"}}
 """Keys that hold what a known mistake gives; adapters do not answer them."""
 
