@@ -24,6 +24,7 @@ from benchmarks.model import write_model
 from benchmarks.report import stages_of
 from benchmarks.run import run_side
 from benchmarks.trace import Trace, unique_tokens
+from mmturn.models.kernels import PackedLinears
 
 PATCH = {"qwen3_vl": 16, "qwen2_5_vl": 14}
 HEAD = 64
@@ -55,9 +56,21 @@ def best_s(run: Callable[[], object]) -> float:
 
 @cache
 def linear_s(rows: int, inner: int, outer: int) -> float:
-    """A linear layer forward."""
-    x, weight = torch.randn(rows, inner), torch.randn(outer, inner)
-    return best_s(lambda: functional.linear(x, weight))
+    """A linear layer forward, its matrix as it is or laid out for few rows, whichever is faster."""
+    return products_s(torch.randn(rows, inner), [torch.nn.Linear(inner, outer, bias=False)])
+
+
+@torch.no_grad()
+def products_s(x: Tensor, layers: Sequence[torch.nn.Linear]) -> float:
+    """Linear layers one after the other, on the first columns of ``x``."""
+    packed = PackedLinears()
+    inputs = [x[:, : layer.in_features].contiguous() for layer in layers]
+
+    def run(linear: Callable[[torch.nn.Module, Tensor], Tensor]) -> None:
+        for layer, part in zip(layers, inputs, strict=True):
+            linear(layer, part)
+
+    return min(best_s(lambda: run(lambda layer, part: layer(part))), best_s(lambda: run(packed)))
 
 
 @cache
@@ -157,16 +170,10 @@ def attended(
 def decoding(shapes: Shapes, steps: int) -> Work:
     """Linear layers of decoding, one token per row: every layer's own weights, as they come out of memory."""
     case, widths = shapes.case, shapes.layer()
-    layers = [[torch.randn(outer, inner) for inner, outer in widths] for _ in range(case.layers)]
-    inputs = {inner: torch.randn(case.group_size, inner) for inner, _ in widths}
-
-    def run() -> None:
-        for layer in layers:
-            for weight in layer:
-                functional.linear(inputs[weight.shape[1]], weight)
-
+    layers = [torch.nn.Linear(inner, outer, bias=False) for _ in range(case.layers) for inner, outer in widths]
+    seconds = products_s(torch.randn(case.group_size, max(inner for inner, _ in widths)), layers)
     flops = sum(2.0 * case.group_size * inner * outer for inner, outer in widths) * case.layers
-    return Work("rollout/decode", "linear", steps * best_s(run), steps * flops)
+    return Work("rollout/decode", "linear", steps * seconds, steps * flops)
 
 
 def vision_work(shapes: Shapes, stage: str, back: bool = False) -> list[Work]:
@@ -202,8 +209,8 @@ def rollout_work(shapes: Shapes) -> list[Work]:
     work.append(decoding(shapes, steps))
     work.append(attended("rollout/decode", layers * steps, group, heads, 1, shapes.prompt + shapes.own // 2))
     draws = (turns + 1) * new
-    work.append(products("rollout/other", "head", draws, group, [(case.hidden, case.vocab)]))
-    work.append(Work("rollout/other", "softmax", draws * softmax_s(group, case.vocab), 0.0))
+    work.append(products("rollout/decode", "head", draws, group, [(case.hidden, case.vocab)]))
+    work.append(Work("rollout/decode", "softmax", draws * softmax_s(group, case.vocab), 0.0))
     return work
 
 
