@@ -190,6 +190,11 @@ def method_of(recipe: Recipe, allow_code: bool = False) -> tuple[Method, CriticC
     return method, critic
 
 
+def wants_reference(recipe: Recipe, method: Method) -> bool:
+    """Whether a run compares its policy with the one that it was loaded as: in the loss, or in the method's rewards."""
+    return recipe.rl.kl_coef > 0 or "drift" in method.needs
+
+
 def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:
     """A named component's own settings."""
     return {key: value for key, value in component.items() if key != "name"}

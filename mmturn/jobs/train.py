@@ -17,7 +17,7 @@ from mmturn.jobs.data import tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.models.policy import PolicyModule
 from mmturn.models.value_head import ValueHead
-from mmturn.recipe import Recipe, check_rl, method_of
+from mmturn.recipe import Recipe, check_rl, method_of, wants_reference
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout.groups import Episode
 from mmturn.schema import to_values
@@ -102,7 +102,8 @@ def train_policy(
     say_problems(problems, console)
     policy, module = trainee.policy, trainee.module
     say_ignored(policy, console)
-    reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
+    compared = wants_reference(recipe, method)
+    reference = Reference(module, recipe.training, trainee.processes) if compared else None
     module.critic = None if critic is None else ValueHead.of(policy.loaded)
     updater = Updater(module, recipe.training, trainee.processes)
     engine = policy.engine()

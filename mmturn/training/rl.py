@@ -67,7 +67,7 @@ class RlParts:
     tools: bool = True
     """Whether the policy has tools to call, so that it is a trap when it calls none."""
     reference: Reference | None = None
-    """Needed with ``kl_coef`` above 0."""
+    """Needed with ``kl_coef`` above 0, and where the method reads ``drift``."""
     critic: CriticConfig | None = None
     """How the policy's value head learns; needed where the method reads values."""
     on_update: Callable[[UpdateReport], None] | None = None
@@ -122,12 +122,16 @@ def train(parts: RlParts) -> Path:
 def sampler_of(parts: RlParts, images: Images) -> Sampler:
     """What samples and credits the groups of an update."""
     setup, config = parts.setup, parts.config
-    signals = SignalPass(setup.updater, setup.training, parts.feed, images)
+    signals = SignalPass(setup.updater, setup.training, parts.feed, images, parts.reference)
+    crediting = Crediting(
+        parts.method, setup.updater.processes, signals,
+        critic=parts.critic is not None, reference=parts.reference is not None,
+    )  # fmt: skip
     return Sampler(
         source=parts.source,
         roll=parts.roll,
         rubric=parts.rubric,
-        crediting=Crediting(parts.method, setup.updater.processes, signals, critic=parts.critic is not None),
+        crediting=crediting,
         curriculum=Curriculum(parts.curriculum, config.group_size, setup.training.seed),
         config=config,
         gathered=setup.updater.gathered,

@@ -40,9 +40,12 @@ def sampled_metrics(sampled: Sampled, rubric: Rubric, version: int) -> Means:
 
 def selection_metrics(assigned: Iterable[Assigned]) -> Means:
     """``select/kept``: share of all turns that are trained on; ``select/without/<box>``: share that a box of
-    ``method.select`` leaves out, whatever the others say."""
+    ``method.select`` leaves out, whatever the others say. ``policy/kl_reference``, where the reward has a KL penalty:
+    mean over sampled tokens of what it is on."""
     means = Means()
     for found in assigned:
+        if found.drift is not None:
+            means.add("policy/kl_reference", sum(found.drift), len(found.drift))
         means.add("select/kept", sum(found.kept), len(found.kept))
         for name, number in found.refused.items():
             means.add(f"select/without/{name.rsplit(':')[-1]}", number, len(found.kept))

@@ -92,7 +92,9 @@ def signals(seed: int, tokens: tuple[int, ...]) -> Signals:
     dice = torch.Generator().manual_seed(seed)
     drawn = [tuple(torch.rand(count, generator=dice).tolist()) for count in tokens]
     gold = tuple(tuple((-3 * torch.rand(2, generator=dice)).tolist()) for _ in tokens)
-    return Signals(values=tuple(drawn), entropies=tuple(drawn), gold=gold, final_value=0.3 * (seed == 2))
+    return Signals(
+        values=tuple(drawn), entropies=tuple(drawn), drift=tuple(drawn), gold=gold, final_value=0.3 * (seed == 2)
+    )
 
 
 def objective(config: RlConfig) -> tuple[float, list[float]]:

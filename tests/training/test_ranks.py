@@ -87,7 +87,7 @@ def test_two_processes_equal_one(ran: Path, qwen3: Path, name: str) -> None:
 def test_two_processes_with_a_critic_equal_one(ran: Path, qwen3: Path, name: str) -> None:
     """From values by way of credit over all processes to the weights of policy and head, one of them without work."""
     world = make_world(qwen3, critic=True)
-    updater, want, head = learn_values(world, replace(CONFIG, layout="padded"), None, VALUED[name][1])
+    updater, want, head = learn_values(world, replace(CONFIG, layout="padded"), None, *VALUED[name][1:])
     found = torch.load(ran / f"{name}.pt", weights_only=True)
     for ours, theirs in zip(found["metrics"], want, strict=True):
         for key in ("policy/loss", "policy/grad_norm", *(key for key in theirs if key.startswith("critic/"))):

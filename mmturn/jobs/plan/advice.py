@@ -40,7 +40,7 @@ def _line(part: str, phase: str, recipe: Recipe, held: Held, training: Training)
             return "optimizer state binds: train adapters instead (model.lora.rank: 16), or use more processes (ZeRO 2)"
     if part in ("weights", "reference policy", "gathered weights"):
         if part == "reference policy":
-            return "the reference policy binds: rl.kl_coef: 0 needs none, and model.lora has it for nothing"
+            return "the reference policy binds: without a kl_coef there is none, and model.lora has it for nothing"
         if training.element == ELEMENT["float32"]:
             return "weights bind: set model.dtype: bfloat16, or take a smaller model"
         return "weights bind: take a smaller model, or shard it (training.zero_stage: 3, more processes)"

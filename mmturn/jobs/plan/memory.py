@@ -62,8 +62,8 @@ class Training:
     stage: int
     """DeepSpeed's, as the updater sets it."""
     processes: int
-    critic: bool = False
-    """Values are computed too, before the first step."""
+    signals: frozenset[str] = frozenset()
+    """Those of ``credit.signals.FORWARD`` that are computed before the first step; ``values`` are a critic's."""
 
 
 def dtype_of(recipe: Recipe, folder: Path) -> str:
@@ -75,7 +75,9 @@ def dtype_of(recipe: Recipe, folder: Path) -> str:
     return name if name in ELEMENT else "float32"
 
 
-def training_of(recipe: Recipe, shape: Shape, dtype: str, processes: int, *, critic: bool = False) -> Training:
+def training_of(
+    recipe: Recipe, shape: Shape, dtype: str, processes: int, *, signals: frozenset[str] = frozenset()
+) -> Training:
     """Counts parameters, with those of a critic's head."""
     counts = shape.parameters()
     total, element = sum(counts.values()), ELEMENT[dtype]
@@ -84,10 +86,10 @@ def training_of(recipe: Recipe, shape: Shape, dtype: str, processes: int, *, cri
         total += trainable
     else:
         trainable = total - (counts["vision"] if recipe.model.freeze_vision else 0)
-    head = shape.hidden + 1 if critic else 0
+    head = shape.hidden + 1 if "values" in signals else 0
     total, trainable = total + head, trainable + head
     stage = 2 if element == 2 and recipe.training.zero_stage == 0 else recipe.training.zero_stage
-    return Training(total, trainable, element, stage, processes, critic)
+    return Training(total, trainable, element, stage, processes, signals)
 
 
 def memory_of(
@@ -131,7 +133,7 @@ def _weights(recipe: Recipe, training: Training) -> dict[str, float]:
     """Weights, optimizer and what DeepSpeed allocates once."""
     share = training.processes if training.stage == 3 else 1
     parts = {"weights": training.all * training.element / share}
-    if recipe.rl.kl_coef and recipe.model.lora is None:
+    if (recipe.rl.kl_coef or "drift" in training.signals) and recipe.model.lora is None:
         parts["reference policy"] = parts["weights"]
     # two moments in float32; from stage 2 on DeepSpeed keeps a float32 copy of the weights beside them
     spread = training.processes if training.stage else 1

@@ -166,3 +166,14 @@ def test_a_critics_head_is_counted(repo: Path) -> None:
     assert planned("critic.enabled=true").training.trainable == valued.training.trainable
     with pytest.raises(ConfigError, match=r"critic\.anchor is last"):
         planned("method.credit={name: turn_gae}", "critic.anchor=last")
+
+
+def test_a_reference_is_counted_where_the_reward_has_the_penalty() -> None:
+    plain, penalised = (
+        planned(f"method.credit={{name: token_returns, kl_coef: {coef}}}", "method.normalise=[{name: whiten}]")
+        for coef in ("0.0", "0.1")
+    )
+    assert penalised.memory.lasting["reference policy"] == penalised.memory.lasting["weights"]
+    assert "reference policy" not in plain.memory.lasting
+    update = [{stage.name: stage.flops for stage in made.stages}["update"] for made in (plain, penalised)]
+    assert update[1] == pytest.approx(update[0] * 5 / 3), "one pass of the policy, one of the reference"
