@@ -211,6 +211,11 @@ class RlConfig:
             "rl.correction compares the trainer's old log-probs with the sampler's: set rl.old_logprobs: recompute",
         )
 
+    @property
+    def weighs_samplers(self) -> bool:
+        """Whether the loss compares with the log-probs that samplers reported, so that it can learn from older ones."""
+        return self.correction.form != "off" or (self.old_logprobs == "sampler" and self.surrogate != "pg")
+
 
 @dataclass(frozen=True, slots=True)
 class CurriculumConfig:
@@ -230,6 +235,9 @@ class CurriculumConfig:
     """Trajectories of a task that always succeeds."""
     success: str = "answer"
     """Term of the rubric that is above 0 where a trajectory succeeded."""
+    success_pool: bool = False
+    """Where none of a group succeeded, put the newest success of its task, of an earlier update, in the place of one of
+    them: DART. One success per task is remembered; a resumed run reads them off its stored rollouts, all of them."""
 
     def __post_init__(self) -> None:
         for cap in (*self.turn_caps, self.turn_interval, self.expert_limit, self.least_rollouts):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -18,17 +19,23 @@ from mmturn.credit.method import Method
 from mmturn.errors import ConfigError, DataError
 from mmturn.jobs.data import tasks_of
 from mmturn.losses.aggregate import count
+from mmturn.media import ImageStore
 from mmturn.models.policy import TokenScores
 from mmturn.recipe import METHODS, Recipe, read_recipe
 from mmturn.resources import resource_root
+from mmturn.rewards.rubric import RubricConfig
 from mmturn.schema import build
+from mmturn.store.trajectories import read_trajectories
 from mmturn.tasks.board import board_tasks
 from mmturn.training.curriculum import Curriculum
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective
+from mmturn.training.pool import SuccessPool
+from mmturn.training.processes import Processes
 from mmturn.training.settings import RlConfig
-from mmturn.types import Task
+from mmturn.types import Reward, StopReason, Task, Trajectory
 
+ALONE = Processes(0, 1, torch.device("cpu"))
 SHIPPED = sorted(name.split("/")[1] for name in shipped_recipes() if name.startswith(f"{METHODS}/"))
 SECTIONS = {"method", "rl", "reward", "curriculum", "rollout", "context", "critic"}
 
@@ -128,6 +135,27 @@ def plan(recipe: Recipe) -> list[Any]:
     return [(made.size(task), made.turns(task, update)) for task in tasks for update in (1, 60, 101, 201, 400)]
 
 
+def stood_in(recipe: Recipe) -> list[str]:
+    """Where a stored success takes the place of a failure, after an update of successes by one term or the other."""
+    parts = recipe.curriculum
+    if not parts.success_pool:
+        return []
+    pool = SuccessPool(parts.success, ALONE, ImageStore())
+    made = {
+        f"{task}@{visit}": tuple(
+            Trajectory(
+                f"{task}@{visit}#{index}", Task(task, "?"), f"{task}@{visit}", index, 0, (), StopReason.ANSWERED,
+                reward=Reward(0.0, 0.0, (), {term: float(not visit)}),
+            )
+            for index in range(2)
+        )
+        for task, term in (("first", "answer"), ("second", "format"))
+        for visit in range(2)
+    }  # fmt: skip
+    pool.note((made["first@0"], made["second@0"]), 1)
+    return sorted(pool((made["first@1"], made["second@1"]))[1])
+
+
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Everything that a row decides, on made-up numbers."""
     recipe = recipe_of(values)
@@ -137,7 +165,7 @@ def fingerprint(values: Mapping[str, Any]) -> str:
         recipe.rollout,
         recipe.rl.refill_rounds,
         recipe.rl.old_logprobs,
-        recipe.curriculum.success,
+        stood_in(recipe),
         recipe.context,
         recipe.critic,
     ]
@@ -266,6 +294,32 @@ def test_a_row_takes_two_updates_of_the_small_policy(name: str, tasks: list[Task
     lines = list(read_metrics(tmp_path / "run"))
     assert [line["update"] for line in lines] == [1, 2]
     assert any(line.get("policy/grad_norm", 0.0) > 0 for line in lines), lines
+
+
+def test_dart_learns_from_a_success_that_was_stored(tasks: list[Task], tmp_path: Path) -> None:
+    from mmturn.jobs.train import train_policy
+    from mmturn.training.log import read_metrics
+
+    (tmp_path / "first.py").write_text(
+        "def first(trajectory):\n    return float(trajectory.group.endswith('@0') and trajectory.index == 1)\n"
+    )
+    once = f"{tmp_path / 'first.py'}:first"
+    small = (
+        "rl.group_size=3", "rl.groups_per_update=1", "training.updates=2", "training.save_every=0", "training.log=[]",
+        "training.progress=false", "training.schedule=constant",
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    recipe, _ = read_recipe("nano_rl", small, "dart")
+    recipe = replace(
+        recipe, reward=RubricConfig({once: 1.0}), curriculum=replace(recipe.curriculum, success=once, easy_above=1.0)
+    )
+    train_policy(recipe, tmp_path / "run", tasks=tasks[:1], validation=(), allow_code=True)
+    lines = list(read_metrics(tmp_path / "run"))
+    assert [line["rollout/injected"] for line in lines] == [0.0, 1.0]
+    assert lines[1]["reward/total"] == 0.0 and lines[1]["policy/grad_norm"] > 0
+    stored = list(read_trajectories(tmp_path / "run" / "rollouts"))
+    (injected,) = [t for t in stored if "injected" in t.meta]
+    assert injected.turns == stored[1].turns and injected.id == stored[5].id and len(stored) == 6
 
 
 @pytest.mark.parametrize("name", COMPARING)

@@ -27,7 +27,7 @@ from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
 from mmturn.training.sampling import Sampled
-from mmturn.training.settings import CriticConfig, PreferenceConfig, RlConfig, TrainingConfig
+from mmturn.training.settings import CriticConfig, CurriculumConfig, PreferenceConfig, RlConfig, TrainingConfig
 from mmturn.training.signals import SignalPass
 from mmturn.training.updater import Updater
 from mmturn.types import StopReason, Trajectory
@@ -216,7 +216,7 @@ def main(model: Path, out: Path) -> None:
                 return {"eval/accuracy": world.policy(world.feed.batch(rows)).logprobs.mean().item()}  # noqa: B023
 
         parts = rl_parts(world, out / "run", training, resume=True, evaluate=evaluate)
-        rl.train(parts)
+        rl.train(replace(parts, curriculum=CurriculumConfig(success_pool=True)))
     stop_processes()
 
 

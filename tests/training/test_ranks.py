@@ -130,6 +130,7 @@ def test_preferences_are_learned_as_by_one(ran: Path, qwen3: Path, tmp_path: Pat
 def test_a_run_of_two_is_resumed(ran: Path) -> None:
     run = ran / "run"
     assert [line["update"] for line in read_metrics(run)] == [1, 2, 3, 4]
+    assert all("rollout/injected" in line for line in read_metrics(run))
     assert ["eval/accuracy" in line for line in read_metrics(run)] == [False, True, False, True]
     state = read_state(run / "checkpoints" / "update_000004")
     assert state.world_size == 2
