@@ -174,6 +174,7 @@ def check_rl(recipe: Recipe) -> None:
     if recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise ConfigError("model.lora.dropout must be 0 in RL: dropout changes the log-probs that were sampled from")
     _check_success(recipe)
+    _check_cross_policy(recipe)
 
 
 def _check_success(recipe: Recipe) -> None:
@@ -191,6 +192,19 @@ def _check_success(recipe: Recipe) -> None:
         )
     if curriculum.success_pool and not recipe.rl.weighs_samplers:
         raise ConfigError(_UNWEIGHED.format("curriculum.success_pool trains on what"))
+
+
+def _check_cross_policy(recipe: Recipe) -> None:
+    """What a second policy asks of training."""
+    if not recipe.rl.cross_policy.share:
+        return
+    if recipe.training.zero_stage == 3:
+        raise ConfigError(
+            "rl.cross_policy keeps a whole copy of the weights in each process, which ZeRO-3 is there to avoid: set "
+            "training.zero_stage: 2, or rl.cross_policy.share: 0"
+        )
+    if not recipe.rl.weighs_samplers:
+        raise ConfigError(_UNWEIGHED.format("rl.cross_policy trains on what"))
 
 
 _UNWEIGHED = (

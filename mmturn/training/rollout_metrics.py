@@ -76,6 +76,7 @@ def rollout_metrics(groups: Sequence[Sequence[Trajectory]], version: int = 0) ->
             for turn in (turn for turn in trajectory.turns if turn.trained):
                 means.add("rollout/version_lag", version - turn.policy_version)
                 means.top("rollout/version_lag_max", version - turn.policy_version)
+                means.add("rollout/stale_turns", float(turn.policy_version < version))
     return means
 
 

@@ -24,6 +24,8 @@ from mmturn.models.policy import TokenScores
 from mmturn.recipe import METHODS, Recipe, read_recipe
 from mmturn.resources import resource_root
 from mmturn.rewards.rubric import RubricConfig
+from mmturn.rollout.routing import falls_to_other
+from mmturn.rollout.seeds import seed_of
 from mmturn.schema import build
 from mmturn.store.trajectories import read_trajectories
 from mmturn.tasks.board import board_tasks
@@ -156,6 +158,14 @@ def stood_in(recipe: Recipe) -> list[str]:
     return sorted(pool((made["first@1"], made["second@1"]))[1])
 
 
+def sampled_by(recipe: Recipe) -> list[int | None]:
+    """Of some turns at some versions, the version of the stale copy where it is the one that samples them."""
+    config = recipe.rl.cross_policy
+    copies = [max(v for v in range(version + 1) if config.refreshes(v)) for version in range(12)]
+    by_copy = [falls_to_other(seed_of(turn), config.share) for turn in range(60)]
+    return [copies[turn % 12] if falls else None for turn, falls in enumerate(by_copy)]
+
+
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Everything that a row decides, on made-up numbers."""
     recipe = recipe_of(values)
@@ -166,6 +176,7 @@ def fingerprint(values: Mapping[str, Any]) -> str:
         recipe.rl.refill_rounds,
         recipe.rl.old_logprobs,
         stood_in(recipe),
+        sampled_by(recipe),
         recipe.context,
         recipe.critic,
     ]
@@ -212,7 +223,7 @@ NUMBERS: dict[str, Any] = {
     "max_tokens": 9, "buffer_tokens": 8, "clip_high": 0.9, "clip_low": 0.7, "dual_clip": 1.2, "cap": 0.4, "keep": 0.7,
     "max_lag": 7, "quantile": 0.6, "threshold": -0.5, "turn_caps": [3, 8, 10], "easy_above": 0.95, "eps": 0.5,
     "expert_limit": 50, "gamma_turn": 0.5, "gamma": 0.7, "lam": 0.6, "value_clip": 0.1, "coef": 0.3, "penalty": -0.7,
-    "decay": 0.5,
+    "decay": 0.5, "share": 0.2, "refresh_every": 3,
 }  # fmt: skip
 """Other values than a half more, where that would leave the made-up numbers on the same side of a limit."""
 SMALL = {"overlong": {"max_tokens": 20, "buffer_tokens": 16}}

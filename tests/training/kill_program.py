@@ -27,7 +27,14 @@ from mmturn.recipe import DataConfig, EvalConfig, Recipe
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout import RolloutConfig
 from mmturn.store.jsonl import LineWriter
-from mmturn.training.settings import CorrectionConfig, CurriculumConfig, KeepBest, RlConfig, TrainingConfig
+from mmturn.training.settings import (
+    CorrectionConfig,
+    CrossPolicyConfig,
+    CurriculumConfig,
+    KeepBest,
+    RlConfig,
+    TrainingConfig,
+)
 
 UPDATES = 7
 REWARD = """
@@ -71,6 +78,7 @@ def recipe_of(model: Path, data: Path) -> Recipe:
             minibatches=2,
             old_logprobs="recompute",
             correction=CorrectionConfig("truncate"),
+            cross_policy=CrossPolicyConfig(0.5, refresh_every=2),
         ),
         evaluation=EvalConfig(tasks=2),
     )

@@ -44,6 +44,8 @@ def _line(part: str, phase: str, recipe: Recipe, held: Held, training: Training)
         if training.element == ELEMENT["float32"]:
             return "weights bind: set model.dtype: bfloat16, or take a smaller model"
         return "weights bind: take a smaller model, or shard it (training.zero_stage: 3, more processes)"
+    if part == "stale policy":
+        return "the stale policy binds: rl.cross_policy.share: 0 needs none, and model.lora copies adapters alone"
     if part == "gradients" and not model.freeze_vision and model.lora is None:
         return "gradients bind: set model.freeze_vision: true, or train adapters (model.lora.rank: 16)"
     if part in ("key-value slots", "kept contexts"):
