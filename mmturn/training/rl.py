@@ -95,7 +95,7 @@ def train(parts: RlParts) -> Path:
             parts.publish(update - 1)
             sampled = sampler(update, run.clock)
             with run.clock("pack"):
-                samples, problems = samples_of(sampled.in_loss, parts.feed.ready_rows)
+                samples, problems = samples_of(sampled.in_loss, parts.feed.ready_rows, update - 1)
                 problems += sampler.crediting.unscored(sampled.groups).values()
                 means = sampled_metrics(sampled, parts.rubric, update - 1)
                 means.count("rollout/dropped", len(problems))

@@ -209,6 +209,7 @@ def test_a_run_learns_from_them_and_goes_on_exactly_when_it_is_resumed(qwen3: Pa
     whole, cut = run(qwen3, tmp_path / "whole", True, 3), run(qwen3, tmp_path / "cut", True, 1, 2, 3)
     without = run(qwen3, tmp_path / "without", False, 3)
     lines = read_metrics(tmp_path / "whole")
+    assert all(line["mismatch/gap"] < 1e-4 for line in lines), "their log-probs are of older weights, and not compared"
     assert [line["rollout/injected"] for line in lines] == [0.0, 2.0, 2.0]
     assert [line["reward/answer"] for line in lines] == pytest.approx([1 / 3, 0.0, 0.0])
     assert lines[1]["policy/grad_norm"] > 0
