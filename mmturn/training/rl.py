@@ -102,7 +102,7 @@ def train(parts: RlParts) -> Path:
                 means.merge([rollout_cost(parts.counters(), sampled.drawn, parts.price)])
             for problem in problems[:3]:
                 run.say(f"dropped: {problem}")
-            outages.note(update, *over_all(run.processes, sampled.drawn, problems), "trajectories")
+            outages.note(update, *over_all(run.processes, sampled.drawn_groups, problems), "trajectories")
             with run.clock("update"):
                 metrics = learner.learn(samples, update)
             if config.keep_rollouts_every and update % config.keep_rollouts_every == 0:

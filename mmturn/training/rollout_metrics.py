@@ -33,8 +33,8 @@ LINE = (
 def sampled_metrics(sampled: Sampled, rubric: Rubric, version: int) -> Means:
     """All metrics of what an update was sampled; ``version``: of the policy before it. Stored successes are in what
     ``selection_metrics`` says of training alone, and counted in ``rollout/injected``, where there is a pool of them."""
-    means = rollout_metrics(sampled.drawn, version)
-    fine = [t for group in sampled.drawn for t in group if t.stop.status != "failed"]
+    means = rollout_metrics(sampled.drawn_groups, version)
+    fine = [trajectory for trajectory in sampled.drawn if trajectory.stop.status != "failed"]
     means.merge([turn_metrics(fine, rubric), selection_metrics(sampled.assigned.values())])
     if sampled.replaced is not None:
         means.count("rollout/injected", len(sampled.replaced))

@@ -46,10 +46,15 @@ class Sampled:
         return [(trajectory, found) for trajectory, found in credited if found.in_loss]
 
     @property
-    def drawn(self) -> Groups:
+    def drawn_groups(self) -> Groups:
         """The groups as they were sampled, whatever stored success took a place in them."""
         replaced = self.replaced or {}
         return tuple(tuple(replaced.get(t.id, t) for t in group) for group in self.groups)
+
+    @property
+    def drawn(self) -> list[Trajectory]:
+        """All that was sampled."""
+        return [trajectory for group in self.drawn_groups for trajectory in group]
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,9 @@ class Sampler:
             missing = self.config.groups_per_update - self._taught(sampled, processes)
             if missing <= 0:
                 break
-        self.curriculum.note(sampled.drawn, processes)
+        self.curriculum.note(sampled.drawn_groups, processes)
         if self.pool is not None:
-            self.pool.note(sampled.drawn, update)
+            self.pool.note(sampled.drawn_groups, update)
         return sampled
 
     def _credited(self, before: Sampled, groups: Groups) -> Sampled:

@@ -76,7 +76,7 @@ def test_the_newest_success_takes_the_place_of_the_last_failure() -> None:
     assert found.turns == newest.turns and found.turns[0].policy_version == 1, "log-probs and version are its sampler's"
     assert found.meta == {"env_seed": 1, INJECTED: {"id": "a@1#1", "update": 2}} and found.reward == newest.reward
     assert found.advantages is None, "it earns its credit anew"
-    assert Sampled(groups, {}, replaced).drawn == lacking
+    assert Sampled(groups, {}, replaced).drawn_groups == lacking
 
 
 def test_what_broke_down_goes_first_and_a_success_is_never_alone() -> None:
