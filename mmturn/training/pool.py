@@ -127,7 +127,5 @@ def _keep_newest(kept: dict[str, Success], success: Success) -> None:
 
 def _in_place_of(failure: Trajectory, success: Success) -> Trajectory:
     stored = success.trajectory
-    told = {INJECTED: {"id": stored.id, "update": success.update}}
-    return replace(
-        stored, id=failure.id, group=failure.group, index=failure.index, meta={**stored.meta, **told}
-    )  # fmt: skip
+    meta = {**stored.meta, INJECTED: {"id": stored.id, "update": success.update}}
+    return replace(stored, id=failure.id, group=failure.group, index=failure.index, meta=meta)
