@@ -189,8 +189,11 @@ class Engine(Protocol):
     """Samples completions."""
 
     name: str
-    version: int
-    """Policy version, counted in updates."""
+
+    @property
+    def version(self) -> int:
+        """Policy version, counted in updates."""
+        ...
 
     def submit(self, request: Request) -> None:
         """Queue a request; returns at once."""

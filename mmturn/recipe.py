@@ -173,6 +173,44 @@ def check_rl(recipe: Recipe) -> None:
         )
     if recipe.model.lora is not None and recipe.model.lora.dropout > 0:
         raise ConfigError("model.lora.dropout must be 0 in RL: dropout changes the log-probs that were sampled from")
+    _check_success(recipe)
+    _check_cross_policy(recipe)
+
+
+def _check_success(recipe: Recipe) -> None:
+    """What the curriculum asks of successes."""
+    curriculum, terms = recipe.curriculum, recipe.reward.terms
+    if (curriculum.success_pool or curriculum.easy_above < 1) and curriculum.success not in terms:
+        raise ConfigError(
+            f"curriculum.success is {curriculum.success!r}, which grades nothing: name a term of reward.terms "
+            f"({', '.join(terms)})"
+        )
+    if curriculum.success_pool and recipe.rl.keep_rollouts_every != 1:
+        raise ConfigError(
+            "curriculum.success_pool is read off the stored rollouts where a run is resumed: set "
+            f"rl.keep_rollouts_every: 1 (it is {recipe.rl.keep_rollouts_every})"
+        )
+    if curriculum.success_pool and not recipe.rl.weighs_samplers:
+        raise ConfigError(_UNWEIGHED.format("curriculum.success_pool trains on what"))
+
+
+def _check_cross_policy(recipe: Recipe) -> None:
+    """What a second policy asks of training."""
+    if not recipe.rl.cross_policy.share:
+        return
+    if recipe.training.zero_stage == 3:
+        raise ConfigError(
+            "rl.cross_policy keeps a whole copy of the weights in each process, which ZeRO-3 is there to avoid: set "
+            "training.zero_stage: 2, or rl.cross_policy.share: 0"
+        )
+    if not recipe.rl.weighs_samplers:
+        raise ConfigError(_UNWEIGHED.format("rl.cross_policy trains on what"))
+
+
+_UNWEIGHED = (
+    "{} older weights sampled, and the loss would take it for the present policy's: set rl.old_logprobs: sampler, or "
+    "rl.old_logprobs: recompute with rl.correction"
+)
 
 
 def method_of(recipe: Recipe, allow_code: bool = False) -> tuple[Method, CriticConfig | None]:
@@ -188,6 +226,11 @@ def method_of(recipe: Recipe, allow_code: bool = False) -> tuple[Method, CriticC
             f"set critic.anchor: {read}, or all"
         )
     return method, critic
+
+
+def wants_reference(recipe: Recipe, method: Method) -> bool:
+    """Whether a run compares its policy with the one that it was loaded as: in the loss, or in the method's rewards."""
+    return recipe.rl.kl_coef > 0 or "drift" in method.needs
 
 
 def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:

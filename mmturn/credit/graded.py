@@ -26,6 +26,9 @@ class Signals:
     """A critic's value after the last token, where a limit ended the trajectory; 0 where the policy did."""
     entropies: tuple[tuple[float, ...], ...] | None = None
     """[K][n_k] entropy of the policy at each sampled token."""
+    drift: tuple[tuple[float, ...], ...] | None = None
+    """[K][n_k] log p - log p_ref of each sampled token: how much likelier the present policy makes it, before any step,
+    than the reference policy. Its mean over samples of the policy is the KL divergence."""
     gold: tuple[tuple[float, ...], ...] | None = None
     """[K][m] log-probs of the gold answer's tokens given what each turn saw."""
 
@@ -116,8 +119,8 @@ def _of_turns(signals: Signals, turns: Sequence[int]) -> Signals:
     def chosen(stream: tuple[tuple[float, ...], ...] | None) -> tuple[tuple[float, ...], ...] | None:
         return None if stream is None else tuple(stream[k] for k in turns)
 
-    found = [chosen(stream) for stream in (signals.values, signals.entropies, signals.gold)]
-    return Signals(values=found[0], final_value=signals.final_value, entropies=found[1], gold=found[2])
+    values, entropies, drift, gold = map(chosen, (signals.values, signals.entropies, signals.drift, signals.gold))
+    return Signals(values, signals.final_value, entropies, drift, gold)
 
 
 def by_group(
@@ -205,7 +208,8 @@ def example_graded(index: int, outcome: float, turns: Sequence[float]) -> Graded
     return Graded(
         id=str(index), group="g", index=index, task="t", meta={}, status="terminated", outcome=outcome,
         turns=tuple(turns), tokens=(2,) * count, seats=("policy",) * count, versions=(0,) * count,
-        acted=(True,) * count, values={"answer": outcome}, signals=Signals(values=two, entropies=two, gold=two),
+        acted=(True,) * count, values={"answer": outcome},
+        signals=Signals(values=two, entropies=two, drift=two, gold=two),
     )  # fmt: skip
 
 

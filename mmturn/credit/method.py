@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mmturn.credit.graded import Graded, Worth, by_group, example_batch, per_turn, unit_of
+from mmturn.credit.graded import Graded, Worth, by_group, example_batch, flat, per_turn, unit_of
 from mmturn.credit.lessons import Anchor, Lesson, lesson_of, without_critic
 from mmturn.credit.signals import needed_by
 from mmturn.credit.unverified import notices
@@ -75,6 +75,8 @@ class Assigned:
     """What a critic learns from it; None where it gave no values."""
     refused: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """Box of ``select`` -> how many of the turns it leaves out, whatever the others say."""
+    drift: tuple[float, ...] | None = None
+    """The signal of that name, over the sampled tokens of the trained turns; None where no box reads it."""
 
     @property
     def in_loss(self) -> bool:
@@ -107,7 +109,7 @@ class Method:
     def needs(self) -> frozenset[str]:
         """The fields of ``graded.Signals`` that some box reads."""
         boxes = (*self._shape, self._credit, *self._normalise, *self._select)
-        return frozenset().union(*(needed_by(_function(box)) for box in boxes))
+        return frozenset().union(*map(_needed, boxes))
 
     @property
     def value_anchor(self) -> Anchor | None:
@@ -118,7 +120,7 @@ class Method:
 
     @property
     def _credit_reads_values(self) -> bool:
-        return "values" in needed_by(_function(self._credit))
+        return "values" in _needed(self._credit)
 
     @property
     def notices(self) -> list[str]:
@@ -143,7 +145,8 @@ class Method:
         advantages = [worth if isinstance(worth, tuple) else per_turn(g, worth) for g, worth in pairs]
         kept, refused = self._kept(batch, [_shown(each) for each in advantages])
         lessons = self._lessons(batch, raw)
-        return [Assigned(*each) for each in zip(advantages, kept, raw, lessons, refused, strict=True)]
+        drifts = [None if g.signals.drift is None else tuple(flat(g.signals.drift)) for g in batch]
+        return [Assigned(*each) for each in zip(advantages, kept, raw, lessons, refused, drifts, strict=True)]
 
     def _lessons(self, batch: Sequence[Graded], raw: Sequence[Worth]) -> list[Lesson | None]:
         """For a critic, from the trajectories that it gave values."""
@@ -243,6 +246,10 @@ def _settings(function: Callable[..., Any], given: Mapping[str, Any], place: str
             fields.append((name, kind) if missing else (name, kind, dataclasses.field(default=parameter.default)))
     built: Any = build(dataclasses.make_dataclass("Settings", sorted(fields, key=len)), given, prefix=place)
     return dict(vars(built))
+
+
+def _needed(box: Callable[..., Any]) -> frozenset[str]:
+    return needed_by(_function(box), _settings_of(box))
 
 
 def _function(box: Callable[..., Any]) -> Any:

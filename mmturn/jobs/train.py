@@ -10,14 +10,15 @@ from rich.console import Console
 
 from mmturn.build import Policy, make_policy
 from mmturn.credit.method import Method
-from mmturn.engines.hf import HFEngine
 from mmturn.errors import ConfigError
 from mmturn.families.shape import shape_of
 from mmturn.jobs.data import tasks_of
 from mmturn.jobs.evaluate import evaluate_policy
+from mmturn.jobs.samplers import Samplers
+from mmturn.models.copies import copy_of
 from mmturn.models.policy import PolicyModule
 from mmturn.models.value_head import ValueHead
-from mmturn.recipe import Recipe, check_rl, method_of
+from mmturn.recipe import Recipe, check_rl, method_of, wants_reference
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout.groups import Episode
 from mmturn.schema import to_values
@@ -102,23 +103,28 @@ def train_policy(
     say_problems(problems, console)
     policy, module = trainee.policy, trainee.module
     say_ignored(policy, console)
-    reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
+    compared = wants_reference(recipe, method)
+    reference = Reference(module, recipe.training, trainee.processes) if compared else None
     module.critic = None if critic is None else ValueHead.of(policy.loaded)
+    stale = copy_of(policy.loaded) if recipe.rl.cross_policy.share else None
     updater = Updater(module, recipe.training, trainee.processes)
-    engine = policy.engine()
-    driver = policy.driver(engine, recipe.rollout)
+    samplers = Samplers(
+        policy, recipe.rl.cross_policy, stale, vision_frozen=module.vision_frozen,
+        exact=recipe.training.deterministic, say=speaker(console, trainee.processes),
+    )  # fmt: skip
+    driver = policy.driver(samplers.engine, recipe.rollout)
 
     def roll(episodes: Sequence[Episode]) -> Iterable[Trajectory]:
         yield from driver.run(episodes)
-        engine.free()  # the update needs the room, and changes the weights
+        samplers.free()  # the update needs the room, and changes the weights
 
     setup = setup_of(recipe, policy, updater, out, validation, resume, console)
     parts = RlParts(
         setup=setup, config=recipe.rl, source=ShuffledSource(tasks, recipe.seed), roll=roll,
         rubric=rubric_of(recipe.reward, allow_code), method=method, critic=critic, images=policy.store,
         feed=Feed.of(policy.loaded, policy.patches, policy.renderer.banned_ids),
-        publish=publisher(trainee, engine, recipe.training.deterministic),
-        features=engine.features, counters=engine.take_counters, price=trainee.price(),
+        publish=samplers.publish, features=samplers.present.features, counters=samplers.take_counters,
+        price=trainee.price(),
         curriculum=recipe.curriculum, tools=bool(recipe.tools), reference=reference, on_update=on_update,
     )  # fmt: skip
     try:
@@ -144,17 +150,14 @@ def setup_of(
     )  # fmt: skip
 
 
-def publisher(trainee: Trainee, engine: HFEngine, exact: bool) -> Callable[[int], None]:
-    """Tells the engine that the weights have changed, and lets go of what no later update will ask for. ``exact``: the
-    run has to repeat to the bit."""
+def speaker(console: Console | None, processes: Processes) -> Callable[[str], None]:
+    """Shows a remark in the terminal, from the main process."""
 
-    def publish(version: int) -> None:
-        # a view's features depend in their last bits on the batch they were encoded in, so a run that has to repeat
-        # exactly encodes anew after each update, as a resumed one does
-        engine.set_version(version, vision_changed=exact or not trainee.module.vision_frozen)
-        trainee.policy.patches.forget_parts()
+    def say(message: str) -> None:
+        if console is not None and processes.is_main:
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
 
-    return publish
+    return say
 
 
 def shared_tasks(recipe: Recipe, split: str, out: Path, processes: Processes) -> tuple[list[Task], list[RowProblem]]:

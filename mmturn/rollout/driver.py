@@ -34,7 +34,7 @@ from mmturn.rollout.context.append import AppendOnly
 from mmturn.rollout.episode import Running
 from mmturn.rollout.gold import probe_for
 from mmturn.rollout.groups import Episode
-from mmturn.rollout.seating import SeatEngines
+from mmturn.rollout.routing import by_seat
 from mmturn.rollout.seeds import seed_of
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.store.codec import encode
@@ -66,7 +66,7 @@ class Driver:
         seats: Mapping[str, Engine] | None = None,
         meta: Mapping[str, Any] | None = None,
     ) -> None:
-        self.engine: Engine | SeatEngines = SeatEngines(engine, seats) if seats else engine
+        self.engine: Engine = by_seat(engine, seats) if seats else engine
         self.renderer, self.grammar, self.host = renderer, grammar, host
         self.make_env, self.config, self.prepare = make_env, config, prepare
         self.context = context or AppendOnly()

@@ -166,11 +166,15 @@ class Learner:
         """What policy and critic say before the first step."""
         policy, values = self.logits.detach().log_softmax(-1), self.values.tolist()
         entropies, logprobs = (-(policy.exp() * policy).sum(-1)).tolist(), policy.tolist()
+        known = self.reference.tolist()
         return [
             Signals(
                 values=cut([values[s] for s in e.states], e.graded.tokens),
                 final_value=values[e.last] if e.graded.status == "truncated" else 0.0,
                 entropies=cut([entropies[s] for s in e.states], e.graded.tokens),
+                drift=cut(
+                    [logprobs[s][t] - known[s][t] for s, t in zip(e.states, e.tokens, strict=True)], e.graded.tokens
+                ),
                 gold=tuple((logprobs[turn[0] + 1 + ANSWER][e.colour],) for turn in cut(e.states, e.graded.tokens)),  # type: ignore[index]
             )
             for e in episodes

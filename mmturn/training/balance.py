@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from mmturn.media import ImageStore
 from mmturn.training.cost import trees_of
+from mmturn.training.handing import pictures_of, take_in
 from mmturn.training.material import Sample
 from mmturn.training.price import Price
 from mmturn.training.processes import Processes
-from mmturn.types import ImageRef
 
 WORTH = 0.05
 """A group moves if that takes at least this share of the mean off the process that has most."""
@@ -55,16 +55,11 @@ class Balance:
     def _carry_out(self, move: Move, groups: dict[str, list[Sample]]) -> None:
         leaving = self.processes.rank == move.source
         members = groups.pop(move.group) if leaving else []
-        pictures = {view.source: self.store.bytes(view.source) for sample in members for view in sample.row.views}
+        pictures = pictures_of((view.source for sample in members for view in sample.row.views), self.store)
         parcel = self.processes.hand((members, pictures), move.source, move.target)
         if parcel is not None:
             groups[move.group] = parcel[0]
-            self._take_in(parcel[1])
-
-    def _take_in(self, pictures: Mapping[ImageRef, bytes]) -> None:
-        for ref, data in pictures.items():
-            if not self.store.has(ref):
-                self.store.put_bytes(data)
+            take_in(parcel[1], self.store)
 
 
 def moves(works: Sequence[Mapping[str, float]]) -> list[Move]:

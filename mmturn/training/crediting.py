@@ -9,6 +9,7 @@ from typing import Any
 from mmturn.credit.graded import Signals, Worth, graded_of, turn_means, unit_of
 from mmturn.credit.lessons import Lesson
 from mmturn.credit.method import Assigned, Method
+from mmturn.credit.signals import FORWARD
 from mmturn.errors import ConfigError, DataError
 from mmturn.training.processes import Processes
 from mmturn.types import GOLD_ERRORS, Trajectory
@@ -16,20 +17,22 @@ from mmturn.types import GOLD_ERRORS, Trajectory
 Scored = Mapping[str, Signals]
 """Trajectory -> signals of a forward pass over its rows."""
 Score = Callable[[Sequence[Trajectory], frozenset[str]], Scored]
-"""Computes ``values`` or ``entropies`` of trajectories, whichever are asked for. All processes must call it."""
-FORWARD = frozenset({"values", "entropies"})
-"""Signals that take a forward pass of the trainer."""
+"""Computes those of the ``FORWARD`` signals that are asked for. All processes must call it."""
 Groups = tuple[tuple[Trajectory, ...], ...]
 
 
 class Crediting:
     """Assigns credit over the batch of all processes, so that the result does not depend on how many there are."""
 
-    def __init__(self, method: Method, processes: Processes, score: Score, *, critic: bool = False) -> None:
-        """``critic``: one learns, so that values are computed whether or not the method reads them. Raises ConfigError
-        for a method that reads values without one."""
+    def __init__(
+        self, method: Method, processes: Processes, score: Score, *, critic: bool = False, reference: bool = False
+    ) -> None:
+        """``critic``: one learns, so that values are computed whether or not the method reads them; ``reference``: a
+        policy to compare with is there. Raises ConfigError for a method that reads what one of them says without it."""
         if "values" in method.needs and not critic:
             raise ConfigError(f"method {method.config.row!r} reads values: a critic must learn them")
+        if "drift" in method.needs and not reference:
+            raise ConfigError(f"method {method.config.row!r} has a KL penalty in its reward: give it a reference")
         self.method, self.processes, self.score = method, processes, score
         self.needs = method.needs | ({"values"} if critic else frozenset())
 

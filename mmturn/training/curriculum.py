@@ -52,10 +52,10 @@ class Curriculum:
             return
         own: dict[str, float] = {}
         for group in groups:
-            rewards = [t.reward for t in group if t.reward is not None]
-            if rewards:
-                solved = sum(reward.components.get(self.config.success, 0.0) > 0 for reward in rewards)
-                own[group[0].task.id] = solved / len(rewards)
+            fine = [trajectory for trajectory in group if trajectory.reward is not None]
+            if fine:
+                solved = sum(succeeded(trajectory, self.config.success) for trajectory in fine)
+                own[group[0].task.id] = solved / len(fine)
         for rates in processes.gather(own):
             self._rates.update(rates)
 
@@ -66,3 +66,8 @@ class Curriculum:
     def load_state(self, state: Mapping[str, Json]) -> None:
         """Take stored ones."""
         self._rates = {task: float(rate) for task, rate in state.items()}
+
+
+def succeeded(trajectory: Trajectory, term: str) -> bool:
+    """Whether a term of the rubric is above 0; never for one that has no reward, since it failed."""
+    return trajectory.reward is not None and trajectory.reward.components.get(term, 0.0) > 0

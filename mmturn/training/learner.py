@@ -15,7 +15,7 @@ from mmturn.training.cost import update_cost
 from mmturn.training.critic import JointObjective, ValueObjective, explained_variance, lessons
 from mmturn.training.feed import Feed
 from mmturn.training.images import Images
-from mmturn.training.material import Sample, denominators_of, minibatches
+from mmturn.training.material import Sample, denominators_of, minibatches, presence
 from mmturn.training.means import Means
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective, with_sample_size
@@ -131,6 +131,7 @@ class Learner:
                 name: torch.tensor([getattr(chosen[index], name) for index in indices])
                 for name in ("trajectory_tokens", "trajectory_turns")
             }
+            counts["present"] = presence([chosen[index] for index in indices], batch.loss_mask.shape[1])
             if self.critic is not None:
                 returns = alone or self.critic.targets == "returns"
                 counts |= lessons([chosen[index] for index in indices], batch.loss_mask.shape[1], returns)
@@ -153,7 +154,13 @@ class Learner:
         ones = [torch.ones(piece.batch.input_ids.shape[0], dtype=torch.long) for piece in fillers]
         return [
             piece.having(
-                old=zero, reference=zero, old_values=zero, targets=zero, trajectory_tokens=one, trajectory_turns=one
+                old=zero,
+                reference=zero,
+                present=zero,
+                old_values=zero,
+                targets=zero,
+                trajectory_tokens=one,
+                trajectory_turns=one,
             )
             for piece, zero, one in zip(fillers, zeros, ones, strict=True)
         ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor
+
 from mmturn.batching.collate import spread_advantages
 from mmturn.credit.lessons import Lesson
 from mmturn.credit.method import Assigned
@@ -36,6 +39,9 @@ class Sample:
     """Turns of the whole trajectory that are trained on."""
     lesson: RowLesson | None = None
     """What a critic learns from it."""
+    present: tuple[int, ...] | None = None
+    """[T] 1 on tokens that the weights which learn sampled, 0 on those of older ones and on what nobody sampled; None:
+    none are older."""
 
     @property
     def has_signal(self) -> bool:
@@ -44,12 +50,15 @@ class Sample:
 
 
 def samples_of(
-    credited: Sequence[tuple[Trajectory, Assigned]], rows_of: Callable[[Trajectory], Sequence[Row]]
+    credited: Sequence[tuple[Trajectory, Assigned]],
+    rows_of: Callable[[Trajectory], Sequence[Row]],
+    version: int | None = None,
 ) -> tuple[list[Sample], list[str]]:
     """Rows of trajectories with what a method made of them; and, by name, those that had to be dropped.
 
     Only turns that the method kept are trained on; a row without one is left out. A trajectory whose rows cannot be
-    made (its placeholders and images disagree, an image is gone) is dropped alone.
+    made (its placeholders and images disagree, an image is gone) is dropped alone. ``version``: of the weights that
+    learn; None: whatever was sampled is theirs.
     Raises DataError for one whose engine reported no log-probs: no policy gradient can be had from it.
     """
     samples: list[Sample] = []
@@ -69,7 +78,8 @@ def samples_of(
                     "and log-probs, so that policy-gradient training cannot use it; supervised learning can"
                 )
             advantages = spread_advantages(row, found.advantages)
-            samples.append(Sample(row, advantages, tokens, turns, _along(row, found.lesson)))
+            present = _by_present(row, trajectory, version)
+            samples.append(Sample(row, advantages, tokens, turns, _along(row, found.lesson), present))
     return samples, problems
 
 
@@ -77,6 +87,13 @@ def _along(row: Row, lesson: Lesson | None) -> RowLesson | None:
     if lesson is None:
         return None
     return RowLesson(*(spread_advantages(row, part) for part in (lesson.values, lesson.targets, lesson.returns)))
+
+
+def _by_present(row: Row, trajectory: Trajectory, version: int | None) -> tuple[int, ...] | None:
+    fresh = [version is None or turn.policy_version == version for turn in trajectory.turns]
+    if all(fresh):
+        return None
+    return tuple(int(turn >= 0 and fresh[turn]) for turn in row.turn_index)
 
 
 def narrowed(row: Row, kept: Sequence[bool]) -> Row:
@@ -111,3 +128,12 @@ def minibatches(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
     for sample in samples:
         place.setdefault(sample.row.trajectory_id, len(place))
     return [[s for s in samples if place[s.row.trajectory_id] * count // len(place) == part] for part in range(count)]
+
+
+def presence(samples: Sequence[Sample], length: int) -> Tensor:
+    """[B, T] ``Sample.present`` of rows padded to ``length``."""
+    found = torch.ones(len(samples), length)
+    for number, sample in enumerate(samples):
+        if sample.present is not None:
+            found[number, : len(sample.present)] = torch.tensor(sample.present)
+    return found

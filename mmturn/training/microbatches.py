@@ -19,8 +19,8 @@ class MicroBatch:
 
     batch: Batch
     signals: Mapping[str, Tensor] = field(default_factory=dict)
-    """Further tensors by name: ``old`` and ``reference`` log-probs [B, T], ``trajectory_tokens`` and
-    ``trajectory_turns`` [B]; for a critic ``old_values`` and ``targets`` [B, T]."""
+    """Further tensors by name: ``old`` and ``reference`` log-probs [B, T], ``present`` [B, T] (``material.Sample``),
+    ``trajectory_tokens`` and ``trajectory_turns`` [B]; for a critic ``old_values`` and ``targets`` [B, T]."""
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same on a device."""

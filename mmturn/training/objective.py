@@ -54,12 +54,13 @@ class PolicyObjective:
         sums["policy/clip_fraction"] = sum((sums.get(key, mask.new_zeros(())) for key in _CLIPPED), mask.new_zeros(()))
         sums["policy/kl"] = kl(old, new, mask, "k3").detach().sum()
         sums["policy/entropy"] = _total(scores.entropy, mask)
+        found = {key: (total.detach(), mask.sum()) for key, total in sums.items()}
         if self.at_rollout_weights or config.old_logprobs == "recompute":
-            gap = mismatch(old if config.old_logprobs == "recompute" else new, rollout, mask, weight)
-            sums |= {f"mismatch/{name}": getattr(gap, name) for name in ("gap", "k1", "k3", *_MOMENTS)}
+            same = mask * piece.signals["present"] if "present" in piece.signals else mask
+            gap = mismatch(old if config.old_logprobs == "recompute" else new, rollout, same, weight)
+            found |= {f"mismatch/{name}": (getattr(gap, name), same.sum()) for name in ("gap", "k1", "k3", *_MOMENTS)}
             maxima["mismatch/max_ratio"] = gap.max_log_ratio.exp()
-        value = self._aggregated(per_token, piece)
-        return Loss(value, {key: (total.detach(), mask.sum()) for key, total in sums.items()}, maxima)
+        return Loss(self._aggregated(per_token, piece), found, maxima)
 
     def _policy(self, new: Tensor, old: Tensor, piece: MicroBatch) -> PolicyLoss:
         config, batch = self.config, piece.batch

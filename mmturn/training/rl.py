@@ -10,7 +10,7 @@ from mmturn.credit.method import Method
 from mmturn.interfaces import Rubric, TaskSource
 from mmturn.media import ImageStore
 from mmturn.models.features import FeatureCache
-from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter
+from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter, images_folder, read_trajectories
 from mmturn.training.cost import rollout_cost, with_shares
 from mmturn.training.crediting import Crediting, Groups
 from mmturn.training.curriculum import Curriculum
@@ -19,6 +19,7 @@ from mmturn.training.images import Images, images_of
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
 from mmturn.training.outages import Outages
+from mmturn.training.pool import UPDATE, SuccessPool
 from mmturn.training.price import Price
 from mmturn.training.processes import Processes
 from mmturn.training.reference import Reference
@@ -67,7 +68,7 @@ class RlParts:
     tools: bool = True
     """Whether the policy has tools to call, so that it is a trap when it calls none."""
     reference: Reference | None = None
-    """Needed with ``kl_coef`` above 0."""
+    """Needed with ``kl_coef`` above 0, and where the method reads ``drift``."""
     critic: CriticConfig | None = None
     """How the policy's value head learns; needed where the method reads values."""
     on_update: Callable[[UpdateReport], None] | None = None
@@ -86,7 +87,7 @@ def train(parts: RlParts) -> Path:
         parts.critic,
     )  # fmt: skip
     sampler = sampler_of(parts, images)
-    with RolloutFile(parts) as kept, Run("rl", setup, sampler, LINE, files={ROLLOUTS_NAME: kept}) as run:
+    with RolloutFile(parts, sampler.pool) as kept, Run("rl", setup, sampler, LINE, files={ROLLOUTS_NAME: kept}) as run:
         outages, traps = Outages(run.say), Traps(parts.tools)
         for notice in parts.method.notices:
             run.say(f"not verified: {notice}")
@@ -94,14 +95,14 @@ def train(parts: RlParts) -> Path:
             parts.publish(update - 1)
             sampled = sampler(update, run.clock)
             with run.clock("pack"):
-                samples, problems = samples_of(sampled.in_loss, parts.feed.ready_rows)
+                samples, problems = samples_of(sampled.in_loss, parts.feed.ready_rows, update - 1)
                 problems += sampler.crediting.unscored(sampled.groups).values()
                 means = sampled_metrics(sampled, parts.rubric, update - 1)
                 means.count("rollout/dropped", len(problems))
-                means.merge([rollout_cost(parts.counters(), sampled.trajectories, parts.price)])
+                means.merge([rollout_cost(parts.counters(), sampled.drawn, parts.price)])
             for problem in problems[:3]:
                 run.say(f"dropped: {problem}")
-            outages.note(update, *over_all(run.processes, sampled.groups, problems), "trajectories")
+            outages.note(update, *over_all(run.processes, sampled.drawn_groups, problems), "trajectories")
             with run.clock("update"):
                 metrics = learner.learn(samples, update)
             if config.keep_rollouts_every and update % config.keep_rollouts_every == 0:
@@ -121,16 +122,22 @@ def train(parts: RlParts) -> Path:
 
 def sampler_of(parts: RlParts, images: Images) -> Sampler:
     """What samples and credits the groups of an update."""
-    setup, config = parts.setup, parts.config
-    signals = SignalPass(setup.updater, setup.training, parts.feed, images)
+    setup, config, curriculum = parts.setup, parts.config, parts.curriculum
+    processes = setup.updater.processes
+    signals = SignalPass(setup.updater, setup.training, parts.feed, images, parts.reference)
+    crediting = Crediting(
+        parts.method, processes, signals,
+        critic=parts.critic is not None, reference=parts.reference is not None,
+    )  # fmt: skip
     return Sampler(
         source=parts.source,
         roll=parts.roll,
         rubric=parts.rubric,
-        crediting=Crediting(parts.method, setup.updater.processes, signals, critic=parts.critic is not None),
-        curriculum=Curriculum(parts.curriculum, config.group_size, setup.training.seed),
+        crediting=crediting,
+        curriculum=Curriculum(curriculum, config.group_size, setup.training.seed),
         config=config,
         gathered=setup.updater.gathered,
+        pool=SuccessPool(curriculum.success, processes, parts.images) if curriculum.success_pool else None,
     )
 
 
@@ -145,12 +152,14 @@ def over_all(
 
 
 class RolloutFile:
-    """Where a process keeps its rollouts, with their images; each trajectory's meta says of which update it is."""
+    """Where a process keeps its rollouts, with their images; each trajectory's meta says of which update it is.
 
-    def __init__(self, parts: RlParts) -> None:
+    They are what was trained on. ``pool``: where a run is resumed, it recalls the successes among them."""
+
+    def __init__(self, parts: RlParts, pool: SuccessPool | None = None) -> None:
         processes = parts.setup.updater.processes
         name = ROLLOUTS_NAME if processes.is_main else f"{ROLLOUTS_NAME}.{processes.rank}"
-        self.folder, self._images = parts.setup.folder / name, parts.images
+        self.folder, self._images, self._pool = parts.setup.folder / name, parts.images, pool
         self._writer: TrajectoryWriter | None = None
 
     @property
@@ -166,12 +175,15 @@ class RolloutFile:
         self._writer = TrajectoryWriter(self.folder, self._images)
         if position is not None:
             self._writer.rewind(position)
+        if position is not None and self._pool is not None:
+            self._images.add_folder(images_folder(self.folder))
+            self._pool.recall(read_trajectories(self.folder))
 
     def write(self, update: int, groups: Sequence[Sequence[Trajectory]]) -> None:
         """Append the trajectories of an update."""
         assert self._writer is not None, "the file is started first"
         for trajectory in (t for group in groups for t in group):
-            self._writer.write(replace(trajectory, meta={**trajectory.meta, "update": update}))
+            self._writer.write(replace(trajectory, meta={**trajectory.meta, UPDATE: update}))
 
     def __enter__(self) -> RolloutFile:
         return self

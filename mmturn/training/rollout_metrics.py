@@ -31,18 +31,24 @@ LINE = (
 
 
 def sampled_metrics(sampled: Sampled, rubric: Rubric, version: int) -> Means:
-    """All metrics of what an update was sampled; ``version``: of the policy before it."""
-    means = rollout_metrics(sampled.groups, version)
-    fine = [trajectory for trajectory in sampled.trajectories if trajectory.stop.status != "failed"]
+    """All metrics of what an update was sampled; ``version``: of the policy before it. Stored successes are in what
+    ``selection_metrics`` says of training alone, and counted in ``rollout/injected``, where there is a pool of them."""
+    means = rollout_metrics(sampled.drawn_groups, version)
+    fine = [trajectory for trajectory in sampled.drawn if trajectory.stop.status != "failed"]
     means.merge([turn_metrics(fine, rubric), selection_metrics(sampled.assigned.values())])
+    if sampled.replaced is not None:
+        means.count("rollout/injected", len(sampled.replaced))
     return means
 
 
 def selection_metrics(assigned: Iterable[Assigned]) -> Means:
     """``select/kept``: share of all turns that are trained on; ``select/without/<box>``: share that a box of
-    ``method.select`` leaves out, whatever the others say."""
+    ``method.select`` leaves out, whatever the others say. ``policy/kl_reference``, where the reward has a KL penalty:
+    mean over sampled tokens of what it is on."""
     means = Means()
     for found in assigned:
+        if found.drift is not None:
+            means.add("policy/kl_reference", sum(found.drift), len(found.drift))
         means.add("select/kept", sum(found.kept), len(found.kept))
         for name, number in found.refused.items():
             means.add(f"select/without/{name.rsplit(':')[-1]}", number, len(found.kept))
@@ -70,6 +76,7 @@ def rollout_metrics(groups: Sequence[Sequence[Trajectory]], version: int = 0) ->
             for turn in (turn for turn in trajectory.turns if turn.trained):
                 means.add("rollout/version_lag", version - turn.policy_version)
                 means.top("rollout/version_lag_max", version - turn.policy_version)
+                means.add("rollout/stale_turns", float(turn.policy_version < version))
     return means
 
 

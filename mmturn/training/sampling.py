@@ -11,6 +11,7 @@ from mmturn.interfaces import Rubric, TaskSource
 from mmturn.rollout.groups import Episode
 from mmturn.training.crediting import Crediting, Groups
 from mmturn.training.curriculum import Curriculum
+from mmturn.training.pool import SuccessPool
 from mmturn.training.processes import Processes
 from mmturn.training.settings import RlConfig
 from mmturn.types import Json, Trajectory
@@ -30,6 +31,8 @@ class Sampled:
     """Graded and with their advantages per turn."""
     assigned: Mapping[str, Assigned]
     """What the method made of each trajectory that did not fail."""
+    replaced: Mapping[str, Trajectory] | None = None
+    """By id, what was sampled where ``groups`` have a stored success; None where none are stored."""
 
     @property
     def trajectories(self) -> list[Trajectory]:
@@ -41,6 +44,17 @@ class Sampled:
         """Those that are trained on, each with its credit."""
         credited = [(t, self.assigned[t.id]) for t in self.trajectories if t.id in self.assigned]
         return [(trajectory, found) for trajectory, found in credited if found.in_loss]
+
+    @property
+    def drawn_groups(self) -> Groups:
+        """The groups as they were sampled, whatever stored success took a place in them."""
+        replaced = self.replaced or {}
+        return tuple(tuple(replaced.get(t.id, t) for t in group) for group in self.groups)
+
+    @property
+    def drawn(self) -> list[Trajectory]:
+        """All that was sampled."""
+        return [trajectory for group in self.drawn_groups for trajectory in group]
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,8 @@ class Sampler:
     config: RlConfig
     gathered: Callable[[], AbstractContextManager[None]]
     """Holds the policy's weights in full while it rolls."""
+    pool: SuccessPool | None = None
+    """Successes that stand in where a group has none."""
 
     def __call__(self, update: int, clock: Clock) -> Sampled:
         """``groups_per_update`` groups over all processes. As long as there are refill rounds left, other tasks are
@@ -69,12 +85,22 @@ class Sampler:
             with clock("reward"):
                 if number:
                     method.load_state(before)  # credit is assigned anew, over all groups so far
-                sampled = Sampled(*self.crediting((*sampled.groups, *graded(rolled, self.rubric))))
+                sampled = self._credited(sampled, graded(rolled, self.rubric))
             missing = self.config.groups_per_update - self._taught(sampled, processes)
             if missing <= 0:
                 break
-        self.curriculum.note(sampled.groups, processes)
+        self.curriculum.note(sampled.drawn_groups, processes)
+        if self.pool is not None:
+            self.pool.note(sampled.drawn_groups, update)
         return sampled
+
+    def _credited(self, before: Sampled, groups: Groups) -> Sampled:
+        """What was sampled before, and further groups, with credit over all of them."""
+        replaced = before.replaced
+        if self.pool is not None:
+            groups, found = self.pool(groups)
+            replaced = {**(replaced or {}), **found}
+        return Sampled(*self.crediting((*before.groups, *groups)), replaced)
 
     def _taught(self, sampled: Sampled, processes: Processes) -> int:
         """How many groups of all processes have a trajectory that is trained on."""

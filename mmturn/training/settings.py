@@ -138,6 +138,25 @@ class CorrectionConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CrossPolicyConfig:
+    """Trajectories that two policies share: the present one, and a copy of it that falls behind now and again."""
+
+    share: float = 0.0
+    """Share of turns that the copy samples, drawn turn by turn from the run's seed; 0: there is no copy."""
+    refresh_every: int = 4
+    """Updates after which the copy takes the present weights."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.share <= 1, f"rl.cross_policy.share must be from 0 to 1, got {self.share}")
+        every = self.refresh_every
+        _require(every >= 2, f"rl.cross_policy.refresh_every must be at least 2 for a copy to fall behind, got {every}")
+
+    def refreshes(self, version: int) -> bool:
+        """Whether the copy takes the weights after this many updates."""
+        return version % self.refresh_every == 0
+
+
+@dataclass(frozen=True, slots=True)
 class RlConfig:
     """Reinforcement learning: how much is sampled per update, and the loss."""
 
@@ -180,6 +199,8 @@ class RlConfig:
     the new log-probs themselves (ratio exactly 1; only for one epoch and one minibatch)."""
     correction: CorrectionConfig = field(default_factory=CorrectionConfig)
     """With ``recompute``: weights for what the sampler's probabilities differ from the trainer's by."""
+    cross_policy: CrossPolicyConfig = field(default_factory=CrossPolicyConfig)
+    """A second policy that samples some of the turns: AgentRL."""
     skip_zero_advantage: bool = True
     """Do not compute trajectories whose advantages are all 0, though their tokens count in the denominators: the same
     gradient for less work. Without effect where there is a KL or entropy term, or a critic."""
@@ -211,6 +232,11 @@ class RlConfig:
             "rl.correction compares the trainer's old log-probs with the sampler's: set rl.old_logprobs: recompute",
         )
 
+    @property
+    def weighs_samplers(self) -> bool:
+        """Whether the loss compares with the log-probs that samplers reported, so that it can learn from older ones."""
+        return self.correction.form != "off" or (self.old_logprobs == "sampler" and self.surrogate != "pg")
+
 
 @dataclass(frozen=True, slots=True)
 class CurriculumConfig:
@@ -230,6 +256,9 @@ class CurriculumConfig:
     """Trajectories of a task that always succeeds."""
     success: str = "answer"
     """Term of the rubric that is above 0 where a trajectory succeeded."""
+    success_pool: bool = False
+    """Where none of a group succeeded, put the newest success of its task, of an earlier update, in the place of one of
+    them: DART. One success per task is remembered; a resumed run reads them off its stored rollouts, all of them."""
 
     def __post_init__(self) -> None:
         for cap in (*self.turn_caps, self.turn_interval, self.expert_limit, self.least_rollouts):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+from torch import Tensor
 
+from mmturn.batching.collate import Batch
 from mmturn.credit.graded import Signals
 from mmturn.errors import DataError
 from mmturn.training.feed import Feed
 from mmturn.training.images import Images
 from mmturn.training.microbatches import MicroBatch
+from mmturn.training.reference import Reference
 from mmturn.training.settings import TrainingConfig
 from mmturn.training.updater import Updater
 from mmturn.types import Row, Trajectory
+
+if TYPE_CHECKING:
+    from mmturn.models.policy import TokenScores
 
 Found = dict[str, list[float]]
 """By signal, the values of a row's sampled tokens."""
@@ -28,6 +34,8 @@ class SignalPass:
     training: TrainingConfig
     feed: Feed
     images: Images
+    reference: Reference | None = None
+    """Needed for ``drift``."""
 
     def __call__(self, trajectories: Sequence[Trajectory], needs: frozenset[str]) -> dict[str, Signals]:
         """Signals by trajectory: the fields of ``graded.Signals`` that ``needs`` names, with values that after the last
@@ -40,18 +48,36 @@ class SignalPass:
                 continue  # it is named where its rows are asked for again, to be trained on
         rows = [row for own in rows_of.values() for row in own]
         batches = self.feed.batches(rows, self.training)
-        pieces = [MicroBatch(batch) for _, batch in batches]
-        scores = self.updater.score(pieces, filler=MicroBatch(self.feed.filler().batch), images=self.images)
         found: list[Found] = [{} for _ in rows]
-        for (indices, batch), score in zip(batches, scores, strict=True):
+        for (indices, batch), streams in zip(
+            batches, self._streams([batch for _, batch in batches], needs), strict=True
+        ):
             for number, index in enumerate(indices):
                 sampled = batch.loss_mask[number].bool()
-                for name in needs:
-                    values: torch.Tensor = getattr(score, _FIELDS[name])[number].cpu()
-                    found[index][name] = values[sampled].tolist()
-                if "values" in needs:
-                    found[index][_FINAL] = [float(score.final_values[number])]  # type: ignore[index]
+                for name, values in streams.items():
+                    own = values[number].cpu()
+                    found[index][name] = [float(own)] if name == _FINAL else own[sampled].tolist()
         return _joined(trajectories, rows_of, found, needs)
+
+    def _streams(self, batches: Sequence[Batch], needs: frozenset[str]) -> list[dict[str, Tensor]]:
+        """Of each batch, the signals [B, T] by name; with values, those after the last token [B] too."""
+        pieces, filler = [MicroBatch(batch) for batch in batches], MicroBatch(self.feed.filler().batch)
+        scores = self.updater.score(pieces, filler=filler, images=self.images)
+        known: Sequence[Tensor | None] = [None] * len(pieces)
+        if "drift" in needs:
+            assert self.reference is not None, "crediting refuses to go without"
+            known = self.reference.logprobs(pieces, filler, self.images)
+        return [_named(score, reference, needs) for score, reference in zip(scores, known, strict=True)]
+
+
+def _named(scores: TokenScores, reference: Tensor | None, needs: frozenset[str]) -> dict[str, Tensor]:
+    """The signals that are needed, from the scores of the policy and the log-probs of the reference."""
+    streams = {name: getattr(scores, field) for name, field in _FIELDS.items() if name in needs}
+    if reference is not None:
+        streams["drift"] = scores.logprobs - reference
+    if "values" in needs:
+        streams[_FINAL] = scores.final_values
+    return streams
 
 
 def _joined(
@@ -73,7 +99,7 @@ def _joined(
         valued = "values" in needs and parts and trajectory.stop.status == "truncated"
         last = max(range(len(own)), key=lambda i: max(spoken[i], default=-1), default=0)
         final = parts[last][_FINAL][0] if valued else 0.0
-        signals[trajectory.id] = Signals(made.get("values"), final, made.get("entropies"))
+        signals[trajectory.id] = Signals(made.get("values"), final, made.get("entropies"), made.get("drift"))
     return signals
 
 

@@ -27,6 +27,7 @@ from mmturn.credit.graded import (
 )
 from mmturn.credit.method import Assigned, Method, MethodConfig
 from mmturn.credit.outcome import dr_grpo, grpo, rloo
+from mmturn.credit.returns import returns_to_go
 from mmturn.credit.togo import minus_others, turn_returns
 from mmturn.credit.turns import mt_grpo, mt_grpo_two_turn
 from mmturn.credit.whiten import whiten
@@ -111,6 +112,26 @@ def test_rows_with_a_critic_and_whitening_are_their_formulas() -> None:
 
 
 RETURNS = turn_returns([g.turns for g in GROUP], [g.outcome for g in GROUP])
+
+
+def test_a_kl_penalty_comes_off_each_tokens_reward() -> None:
+    graded = GROUP[2]
+    drift = [value for turn in graded.signals.drift or () for value in turn]
+    rewards = [0.0, 0.0, 0.0, 0.5, 0.0, 1.5]
+    boxes = {"credit": {"name": "token_returns", "gamma": 0.5, "kl_coef": 0.1}, "normalise": []}
+    found = advantages(**boxes)[2]
+    penalised = [reward - 0.1 * value for reward, value in zip(rewards, drift, strict=True)]
+    assert [a for turn in found for a in turn] == list(returns_to_go(penalised, 0.5))
+    plain = advantages(credit={"name": "token_returns", "gamma": 0.5}, normalise=[])[2]
+    assert found != plain and [a for turn in plain for a in turn] == list(returns_to_go(rewards, 0.5))
+    assert Method(build(MethodConfig, boxes)).needs == {"drift"}
+    assert Method(build(MethodConfig, {"credit": {"name": "token_returns"}})).needs == frozenset()
+    seen = made(**boxes)[2]
+    assert seen.drift == tuple(drift), "what the penalty is on can be logged"
+    with pytest.raises(DataError, match="trajectory 0: no reference policy"):
+        made([replace(g, signals=Signals()) for g in GROUP], **boxes)
+    with pytest.raises(ConfigError, match="kl_coef must be 0 or more"):
+        Method(build(MethodConfig, {"credit": {"name": "token_returns", "kl_coef": -0.1}}))
 
 
 def test_the_raw_worth_is_kept_for_critics() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -18,17 +19,25 @@ from mmturn.credit.method import Method
 from mmturn.errors import ConfigError, DataError
 from mmturn.jobs.data import tasks_of
 from mmturn.losses.aggregate import count
+from mmturn.media import ImageStore
 from mmturn.models.policy import TokenScores
 from mmturn.recipe import METHODS, Recipe, read_recipe
 from mmturn.resources import resource_root
+from mmturn.rewards.rubric import RubricConfig
+from mmturn.rollout.routing import falls_to_other
+from mmturn.rollout.seeds import seed_of
 from mmturn.schema import build
+from mmturn.store.trajectories import read_trajectories
 from mmturn.tasks.board import board_tasks
 from mmturn.training.curriculum import Curriculum
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective
+from mmturn.training.pool import SuccessPool
+from mmturn.training.processes import Processes
 from mmturn.training.settings import RlConfig
-from mmturn.types import Task
+from mmturn.types import Reward, StopReason, Task, Trajectory
 
+ALONE = Processes(0, 1, torch.device("cpu"))
 SHIPPED = sorted(name.split("/")[1] for name in shipped_recipes() if name.startswith(f"{METHODS}/"))
 SECTIONS = {"method", "rl", "reward", "curriculum", "rollout", "context", "critic"}
 
@@ -92,7 +101,9 @@ def signals(seed: int, tokens: tuple[int, ...]) -> Signals:
     dice = torch.Generator().manual_seed(seed)
     drawn = [tuple(torch.rand(count, generator=dice).tolist()) for count in tokens]
     gold = tuple(tuple((-3 * torch.rand(2, generator=dice)).tolist()) for _ in tokens)
-    return Signals(values=tuple(drawn), entropies=tuple(drawn), gold=gold, final_value=0.3 * (seed == 2))
+    return Signals(
+        values=tuple(drawn), entropies=tuple(drawn), drift=tuple(drawn), gold=gold, final_value=0.3 * (seed == 2)
+    )
 
 
 def objective(config: RlConfig) -> tuple[float, list[float]]:
@@ -126,6 +137,35 @@ def plan(recipe: Recipe) -> list[Any]:
     return [(made.size(task), made.turns(task, update)) for task in tasks for update in (1, 60, 101, 201, 400)]
 
 
+def stood_in(recipe: Recipe) -> list[str]:
+    """Where a stored success takes the place of a failure, after an update of successes by one term or the other."""
+    parts = recipe.curriculum
+    if not parts.success_pool:
+        return []
+    pool = SuccessPool(parts.success, ALONE, ImageStore())
+    made = {
+        f"{task}@{visit}": tuple(
+            Trajectory(
+                f"{task}@{visit}#{index}", Task(task, "?"), f"{task}@{visit}", index, 0, (), StopReason.ANSWERED,
+                reward=Reward(0.0, 0.0, (), {term: float(not visit)}),
+            )
+            for index in range(2)
+        )
+        for task, term in (("first", "answer"), ("second", "format"))
+        for visit in range(2)
+    }  # fmt: skip
+    pool.note((made["first@0"], made["second@0"]), 1)
+    return sorted(pool((made["first@1"], made["second@1"]))[1])
+
+
+def sampled_by(recipe: Recipe) -> list[int | None]:
+    """Of some turns at some versions, the version of the stale copy where it is the one that samples them."""
+    config = recipe.rl.cross_policy
+    copies = [max(v for v in range(version + 1) if config.refreshes(v)) for version in range(12)]
+    by_copy = [falls_to_other(seed_of(turn), config.share) for turn in range(60)]
+    return [copies[turn % 12] if falls else None for turn, falls in enumerate(by_copy)]
+
+
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Everything that a row decides, on made-up numbers."""
     recipe = recipe_of(values)
@@ -135,7 +175,8 @@ def fingerprint(values: Mapping[str, Any]) -> str:
         recipe.rollout,
         recipe.rl.refill_rounds,
         recipe.rl.old_logprobs,
-        recipe.curriculum.success,
+        stood_in(recipe),
+        sampled_by(recipe),
         recipe.context,
         recipe.critic,
     ]
@@ -182,7 +223,7 @@ NUMBERS: dict[str, Any] = {
     "max_tokens": 9, "buffer_tokens": 8, "clip_high": 0.9, "clip_low": 0.7, "dual_clip": 1.2, "cap": 0.4, "keep": 0.7,
     "max_lag": 7, "quantile": 0.6, "threshold": -0.5, "turn_caps": [3, 8, 10], "easy_above": 0.95, "eps": 0.5,
     "expert_limit": 50, "gamma_turn": 0.5, "gamma": 0.7, "lam": 0.6, "value_clip": 0.1, "coef": 0.3, "penalty": -0.7,
-    "decay": 0.5,
+    "decay": 0.5, "share": 0.2, "refresh_every": 3,
 }  # fmt: skip
 """Other values than a half more, where that would leave the made-up numbers on the same side of a limit."""
 SMALL = {"overlong": {"max_tokens": 20, "buffer_tokens": 16}}
@@ -264,6 +305,32 @@ def test_a_row_takes_two_updates_of_the_small_policy(name: str, tasks: list[Task
     lines = list(read_metrics(tmp_path / "run"))
     assert [line["update"] for line in lines] == [1, 2]
     assert any(line.get("policy/grad_norm", 0.0) > 0 for line in lines), lines
+
+
+def test_dart_learns_from_a_success_that_was_stored(tasks: list[Task], tmp_path: Path) -> None:
+    from mmturn.jobs.train import train_policy
+    from mmturn.training.log import read_metrics
+
+    (tmp_path / "first.py").write_text(
+        "def first(trajectory):\n    return float(trajectory.group.endswith('@0') and trajectory.index == 1)\n"
+    )
+    once = f"{tmp_path / 'first.py'}:first"
+    small = (
+        "rl.group_size=3", "rl.groups_per_update=1", "training.updates=2", "training.save_every=0", "training.log=[]",
+        "training.progress=false", "training.schedule=constant",
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    recipe, _ = read_recipe("nano_rl", small, "dart")
+    recipe = replace(
+        recipe, reward=RubricConfig({once: 1.0}), curriculum=replace(recipe.curriculum, success=once, easy_above=1.0)
+    )
+    train_policy(recipe, tmp_path / "run", tasks=tasks[:1], validation=(), allow_code=True)
+    lines = list(read_metrics(tmp_path / "run"))
+    assert [line["rollout/injected"] for line in lines] == [0.0, 1.0]
+    assert lines[1]["reward/total"] == 0.0 and lines[1]["policy/grad_norm"] > 0
+    stored = list(read_trajectories(tmp_path / "run" / "rollouts"))
+    (injected,) = [t for t in stored if "injected" in t.meta]
+    assert injected.turns == stored[1].turns and injected.id == stored[5].id and len(stored) == 6
 
 
 @pytest.mark.parametrize("name", COMPARING)

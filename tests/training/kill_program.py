@@ -27,12 +27,25 @@ from mmturn.recipe import DataConfig, EvalConfig, Recipe
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout import RolloutConfig
 from mmturn.store.jsonl import LineWriter
-from mmturn.training.settings import CorrectionConfig, KeepBest, RlConfig, TrainingConfig
+from mmturn.training.settings import (
+    CorrectionConfig,
+    CrossPolicyConfig,
+    CurriculumConfig,
+    KeepBest,
+    RlConfig,
+    TrainingConfig,
+)
 
 UPDATES = 7
 REWARD = """
 def parity(trajectory):
-    return float(sum(turn.provenance.count("s") + sum(turn.token_ids) for turn in trajectory.turns) % 3)
+    return float(total(trajectory) % 3)
+
+def rare(trajectory):
+    return float(total(trajectory) % 4 == 0)
+
+def total(trajectory):
+    return sum(turn.provenance.count("s") + sum(turn.token_ids) for turn in trajectory.turns)
 """
 
 
@@ -45,7 +58,8 @@ def recipe_of(model: Path, data: Path) -> Recipe:
         rollout=RolloutConfig(
             max_turns=2, max_new_tokens=6, max_context=4096, deterministic=True, env_workers=1, bad_action="resend"
         ),
-        reward=RubricConfig(terms={f"{data / 'reward.py'}:parity": 1.0}),
+        reward=RubricConfig(terms={f"{data / 'reward.py'}:parity": 1.0, f"{data / 'reward.py'}:rare": 0.0}),
+        curriculum=CurriculumConfig(success=f"{data / 'reward.py'}:rare", success_pool=True),
         training=TrainingConfig(
             updates=UPDATES,
             lr=1e-3,
@@ -64,6 +78,7 @@ def recipe_of(model: Path, data: Path) -> Recipe:
             minibatches=2,
             old_logprobs="recompute",
             correction=CorrectionConfig("truncate"),
+            cross_policy=CrossPolicyConfig(0.5, refresh_every=2),
         ),
         evaluation=EvalConfig(tasks=2),
     )

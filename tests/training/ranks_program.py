@@ -27,7 +27,7 @@ from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
 from mmturn.training.sampling import Sampled
-from mmturn.training.settings import CriticConfig, PreferenceConfig, RlConfig, TrainingConfig
+from mmturn.training.settings import CriticConfig, CurriculumConfig, PreferenceConfig, RlConfig, TrainingConfig
 from mmturn.training.signals import SignalPass
 from mmturn.training.updater import Updater
 from mmturn.types import StopReason, Trajectory
@@ -114,27 +114,31 @@ def prefer(model: Path, folder: Path, loss: Literal["m_dpo", "m_kto"]) -> dict[s
     return parts.setup.updater.weights()
 
 
-VALUED: dict[str, tuple[Literal[0, 2, 3], str]] = {
-    "values_zero0": (0, "shared"),
-    "values_zero2_padded": (2, "idle"),
-    "values_zero3": (3, "idle"),
+GAE = {"name": "gae", "lam": 0.9}
+VALUED: dict[str, tuple[Literal[0, 2, 3], str, dict[str, Any]]] = {
+    "values_zero0": (0, "shared", GAE),
+    "values_zero2_padded": (2, "idle", GAE),
+    "values_zero3": (3, "idle", GAE),
+    "drift_zero3": (3, "shared", {"name": "token_returns", "kl_coef": 0.5}),
 }
-"""ZeRO stage, and whether the second process has something to learn from."""
+"""ZeRO stage, whether the second process has something to learn from, and what credit reads signals."""
 
 
 def learn_values(
-    world: World, training: TrainingConfig, rank: int | None, who: str
+    world: World, training: TrainingConfig, rank: int | None, who: str, credit: dict[str, Any]
 ) -> tuple[Updater, list[dict[str, float]], torch.Tensor]:
     """PPO with a critic from values to weights: one update of the critic alone, then two of both; and the head."""
     processes = start_processes("cpu")
     own = work(world, None) if who == "idle" and not rank else [] if who == "idle" else work(world, rank)
     own = [replace(t, stop=StopReason.TURN_LIMIT) if t.seed % 2 else t for t in own]
+    reference = Reference(world.policy, training, processes) if "kl_coef" in credit else None
     updater = Updater(world.policy, training, processes)
     images = Images(world.policy, world.feed.source, FeatureCache(1 << 24), processes)
     critic = CriticConfig(lr=0.05, pretrain_updates=1, value_clip=0.1)
     learner = Learner(updater, training, RlConfig(), world.feed, images, critic=critic)
-    method = Method(MethodConfig(credit={"name": "gae", "lam": 0.9}, normalise=({"name": "whiten"},)))
-    crediting = Crediting(method, processes, SignalPass(updater, training, world.feed, images), critic=True)
+    method = Method(MethodConfig(credit=credit, normalise=({"name": "whiten"},)))
+    signals = SignalPass(updater, training, world.feed, images, reference)
+    crediting = Crediting(method, processes, signals, critic=True, reference=reference is not None)
     metrics = []
     for update in (1, 2, 3):
         groups, assigned = crediting(tuple((replace(t, reward=grade(t)),) for t in own))
@@ -181,11 +185,11 @@ def main(model: Path, out: Path) -> None:
         if rank == 0:
             torch.save({"weights": weights, "metrics": metrics}, out / f"{name}.pt")
             print("done", name, flush=True)
-    for name, (stage, who) in VALUED.items():
+    for name, (stage, who, credit) in VALUED.items():
         layout = "padded" if "padded" in name else "tree"
         world = make_world(model, critic=True)
         training = dataclasses.replace(CONFIG, zero_stage=stage, layout=layout)
-        updater, metrics, head = learn_values(world, training, rank, who)
+        updater, metrics, head = learn_values(world, training, rank, who, credit)
         weights = updater.weights()
         if rank == 0:
             torch.save({"weights": weights, "metrics": metrics, "head": head}, out / f"{name}.pt")
@@ -212,7 +216,7 @@ def main(model: Path, out: Path) -> None:
                 return {"eval/accuracy": world.policy(world.feed.batch(rows)).logprobs.mean().item()}  # noqa: B023
 
         parts = rl_parts(world, out / "run", training, resume=True, evaluate=evaluate)
-        rl.train(parts)
+        rl.train(replace(parts, curriculum=CurriculumConfig(success_pool=True)))
     stop_processes()
 
 

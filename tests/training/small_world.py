@@ -47,6 +47,12 @@ class World:
     store: ImageStore
     feed: Feed
     views: list[View]
+    version: int = 0
+    """Of the policy that samples."""
+
+    def publish(self, version: int) -> None:
+        """The policy has reached a version."""
+        self.version = version
 
     def add_picture(self, seed: int) -> None:
         """One more picture that trajectories may show."""
@@ -89,7 +95,10 @@ class World:
             with torch.no_grad():
                 scores = self.policy(self.feed.batch(rows))
             values = iter(scores.logprobs[self.feed.batch(rows).loss_mask.bool()].tolist())
-            turns = [replace(t, logprobs=tuple(next(values) for _ in t.logprobs or ())) for t in trajectory.turns]
+            turns = [
+                replace(t, logprobs=tuple(next(values) for _ in t.logprobs or ()), policy_version=self.version)
+                for t in trajectory.turns
+            ]
             result.append(replace(trajectory, turns=tuple(turns)))
         return result
 
@@ -169,7 +178,7 @@ def rl_parts(
         method=Method(),
         feed=world.feed,
         images=world.store,
-        publish=lambda version: None,
+        publish=world.publish,
         features=FeatureCache(1 << 24),
     )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mmturn.errors import DataError
 from mmturn.geometry import Box
 from mmturn.losses.aggregate import Denominators
-from mmturn.training.material import denominators_of, minibatches, samples_of
+from mmturn.training.material import denominators_of, minibatches, presence, samples_of
 from mmturn.training.microbatches import cut
 from mmturn.training.rollout_metrics import rollout_metrics
 from mmturn.types import Reward, Row, StopReason, Task, Trajectory, Turn
@@ -43,6 +43,17 @@ class TestSamples:
         samples, problems = samples_of(credited([bad, good]), world.feed.rows)
         assert [sample.row.trajectory_id for sample in samples] == ["t1"]
         assert len(problems) == 1 and "t2" in problems[0]
+
+    def test_tokens_of_older_weights_are_known(self, world: World) -> None:
+        base = replace(world.trajectory(1, turns=3), advantages=(1.0, 1.0, 1.0))
+        turns = tuple(replace(turn, policy_version=(4, 5, 4)[turn.index]) for turn in base.turns)
+        (sample,), _ = samples_of(credited([replace(base, turns=turns)]), world.feed.rows, 5)
+        assert sample.present == tuple(int(turn == 1) for turn in sample.row.turn_index) and any(sample.present)
+        assert samples_of(credited([base]), world.feed.rows, 0)[0][0].present is None
+        (other,), _ = samples_of(credited([base]), world.feed.rows)
+        padded = presence([sample, other], len(sample.row.token_ids) + 2)
+        assert padded.shape == (2, len(sample.row.token_ids) + 2) and padded[1].all()
+        assert padded[0].sum() == sum(sample.present) + 2, "padding is masked anyway"
 
     def test_an_engine_without_log_probs_is_refused_by_name(self, world: World) -> None:
         base = replace(world.trajectory(1, turns=1), advantages=(1.0,), meta={"engine": "openai_http"})

@@ -24,21 +24,24 @@ RECOMPUTE = RlConfig(old_logprobs="recompute")
 CAPPED = replace(RECOMPUTE, correction=CorrectionConfig("truncate", cap=1.1))
 
 
-def piece(rows: Sequence[int], old: torch.Tensor = NEW) -> Any:
+def piece(rows: Sequence[int], old: torch.Tensor = NEW, present: torch.Tensor | None = None) -> Any:
     pick = list(rows)
     batch = SimpleNamespace(
         loss_mask=MASK[pick], old_logprobs=SAMPLER[pick], advantages=torch.ones(len(pick), 3),
         turn_index=torch.zeros(len(pick), 3, dtype=torch.long),
     )  # fmt: skip
-    return SimpleNamespace(batch=batch, signals={"old": old[pick]})
+    told = {} if present is None else {"present": present[pick]}
+    return SimpleNamespace(batch=batch, signals={"old": old[pick], **told})
 
 
-def report(config: RlConfig, cut: Sequence[Sequence[int]], fresh: bool = True, new: torch.Tensor = NEW) -> Any:
+def report(
+    config: RlConfig, cut: Sequence[Sequence[int]], fresh: bool = True, new: torch.Tensor = NEW, present: Any = None
+) -> Any:
     """``mismatch/*`` of an optimizer step over micro-batches of the given rows, merged as over processes."""
     objective, parts = PolicyObjective(config, Denominators(5, 2, 2), fresh), []
     for rows in cut:
         scores: Any = SimpleNamespace(logprobs=new[list(rows)], entropy=torch.zeros(len(rows), 3))
-        loss, means = objective(scores, piece(rows)), Means()
+        loss, means = objective(scores, piece(rows, present=present)), Means()
         for key, (total, weight) in loss.sums.items():
             means.add(key, float(total), float(weight))
         for key, top in loss.maxima.items():
@@ -82,3 +85,15 @@ def test_after_the_first_step_only_recomputed_log_probs_are_compared() -> None:
 def test_no_weight_is_no_sample() -> None:
     assert with_sample_size({"mismatch/weight": 0.0, "mismatch/weight_squared": 0.0}) == {"mismatch/ess_share": 0.0}
     assert with_sample_size({"policy/kl": 1.0}) == {"policy/kl": 1.0}
+
+
+def test_tokens_of_older_weights_are_not_compared() -> None:
+    """The sampler of the second row, and of the first row's last token, is older: its gap is no mismatch."""
+    present = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    found = report(RlConfig(), [[0, 1]], present=present)
+    ratios = [math.exp(0.2), 1.0]
+    assert found["mismatch/gap"] == pytest.approx(0.1, abs=1e-6)
+    assert found["mismatch/max_ratio"] == pytest.approx(math.exp(0.2), abs=1e-6)
+    assert found["mismatch/ess_share"] == pytest.approx(sum(ratios) ** 2 / sum(r * r for r in ratios) / 2, abs=1e-6)
+    assert report(RlConfig(), [[0], [1]], present=present) == pytest.approx(found), "a piece may have none of them"
+    assert report(RlConfig(), [[0, 1]], present=torch.ones(2, 3)) == report(RlConfig(), [[0, 1]])

@@ -87,7 +87,7 @@ def test_two_processes_equal_one(ran: Path, qwen3: Path, name: str) -> None:
 def test_two_processes_with_a_critic_equal_one(ran: Path, qwen3: Path, name: str) -> None:
     """From values by way of credit over all processes to the weights of policy and head, one of them without work."""
     world = make_world(qwen3, critic=True)
-    updater, want, head = learn_values(world, replace(CONFIG, layout="padded"), None, VALUED[name][1])
+    updater, want, head = learn_values(world, replace(CONFIG, layout="padded"), None, *VALUED[name][1:])
     found = torch.load(ran / f"{name}.pt", weights_only=True)
     for ours, theirs in zip(found["metrics"], want, strict=True):
         for key in ("policy/loss", "policy/grad_norm", *(key for key in theirs if key.startswith("critic/"))):
@@ -130,6 +130,7 @@ def test_preferences_are_learned_as_by_one(ran: Path, qwen3: Path, tmp_path: Pat
 def test_a_run_of_two_is_resumed(ran: Path) -> None:
     run = ran / "run"
     assert [line["update"] for line in read_metrics(run)] == [1, 2, 3, 4]
+    assert all("rollout/injected" in line for line in read_metrics(run))
     assert ["eval/accuracy" in line for line in read_metrics(run)] == [False, True, False, True]
     state = read_state(run / "checkpoints" / "update_000004")
     assert state.world_size == 2

@@ -53,6 +53,8 @@ def check(model: Path, out: Path, kills: int, seed: int) -> None:
         assert names[0] == names[1], "the same checkpoints are kept, and nothing is left over"
     losses = [line["policy/loss"] for line in lines(whole)[1:]]
     assert len(set(losses)) == UPDATES, "the test must learn something"
+    assert any("injected" in t.meta for t in rollouts(whole)), "the test must need a stored success"
+    assert any(line["rollout/stale_turns"] for line in lines(whole)[1:]), "the test must have stale turns"
 
 
 def test_killed_and_resumed_is_the_same_run(qwen3: Path, tmp_path: Path) -> None:

@@ -188,6 +188,30 @@ def test_a_kl_term_needs_its_reference(qwen3: Path, tmp_path: Path) -> None:
         rl.train(parts)
 
 
+def test_a_kl_penalty_in_the_reward_is_computed_logged_and_changes_the_second_update(
+    qwen3: Path, tmp_path: Path
+) -> None:
+    weights = []
+    for name, coef in (("with", 5.0), ("without", 0.0)):
+        world = make_world(qwen3)
+        credit = {"name": "token_returns", "kl_coef": coef}
+        method = Method(MethodConfig(credit=credit, normalise=({"name": "whiten"},)))
+        reference = Reference(world.policy, ONE, start_processes("cpu")) if coef else None
+        training = replace(TRAINING, updates=2, eps=1e-3, max_grad_norm=0.0, lr=1e-2)
+        parts = rl_parts(world, tmp_path / name, training)
+        rl.train(replace(parts, method=method, reference=reference))
+        weights.append(weights_of(world))
+    assert not same(*weights)
+    first, second = read_metrics(tmp_path / "with")
+    assert first["policy/kl_reference"] == pytest.approx(0.0, abs=1e-6) != second["policy/kl_reference"]
+    first, second = (read_metrics(tmp_path / name)[0]["policy/loss"] for name in ("with", "without"))
+    assert first == pytest.approx(second, abs=1e-6), "the policy is its own reference at first"
+    assert "policy/kl_reference" not in read_metrics(tmp_path / "without")[1]
+    method = Method(MethodConfig(credit={"name": "token_returns", "kl_coef": 0.1}))
+    with pytest.raises(ConfigError, match=r"KL penalty in its reward.*reference"):
+        rl.train(replace(rl_parts(make_world(qwen3), tmp_path / "blind", ONE), method=method))
+
+
 def test_a_round_without_anything_to_train_on_takes_no_step(qwen3: Path, tmp_path: Path) -> None:
     world = make_world(qwen3)
     before = weights_of(world)

@@ -41,9 +41,12 @@ def returns_less_others(group: Sequence[Graded], *, gamma: float = 1.0) -> list[
     return list(togo.minus_others(togo.turn_returns([g.turns for g in group], [g.outcome for g in group], gamma)))
 
 
-def token_returns(group: Sequence[Graded], *, gamma: float = 1.0) -> list[Worth]:
-    """Each sampled token its discounted return, a turn's reward on its last token: REINFORCE++ (2501.03262)."""
-    return [cut(returns_to_go(_token_rewards(g), gamma), g.tokens) for g in group]
+@needs("drift", when="kl_coef")
+def token_returns(group: Sequence[Graded], *, gamma: float = 1.0, kl_coef: float = 0.0) -> list[Worth]:
+    """Each sampled token its discounted return, a turn's reward on its last token, and off every token's reward
+    ``kl_coef`` times log p - log p_ref of that token (the estimator k1 of the KL divergence; 0: no reference policy).
+    Source: REINFORCE++ (2501.03262), reward of a token with its KL penalty, and returns over them."""
+    return [cut(returns_to_go(_penalised(g, kl_coef), gamma), g.tokens) for g in group]
 
 
 def mt_grpo(
@@ -138,6 +141,18 @@ def _token_rewards(graded: Graded) -> list[float]:
     if not all(graded.tokens):
         raise DataError(f"trajectory {graded.id}: its engine reported no token ids, so it has no tokens to credit")
     return flat([(*(0.0,) * (count - 1), reward) for count, reward in zip(graded.tokens, graded.stream, strict=True)])
+
+
+def _penalised(graded: Graded, kl_coef: float) -> list[float]:
+    """[sum n_k] rewards of tokens less what they cost for the distance from the reference policy."""
+    rewards = _token_rewards(graded)
+    if kl_coef < 0:
+        raise ValueError(f"kl_coef must be 0 or more, got {kl_coef}")
+    if not kl_coef:
+        return rewards
+    if graded.signals.drift is None:
+        raise DataError(f"trajectory {graded.id}: no reference policy scored its tokens, which kl_coef needs")
+    return [reward - kl_coef * drift for reward, drift in zip(rewards, flat(graded.signals.drift), strict=True)]
 
 
 def _gold_gains(graded: Graded, gain: gains.Gain, weight: float) -> list[float]:

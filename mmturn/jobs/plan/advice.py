@@ -40,10 +40,12 @@ def _line(part: str, phase: str, recipe: Recipe, held: Held, training: Training)
             return "optimizer state binds: train adapters instead (model.lora.rank: 16), or use more processes (ZeRO 2)"
     if part in ("weights", "reference policy", "gathered weights"):
         if part == "reference policy":
-            return "the reference policy binds: rl.kl_coef: 0 needs none, and model.lora has it for nothing"
+            return "the reference policy binds: without a kl_coef there is none, and model.lora has it for nothing"
         if training.element == ELEMENT["float32"]:
             return "weights bind: set model.dtype: bfloat16, or take a smaller model"
         return "weights bind: take a smaller model, or shard it (training.zero_stage: 3, more processes)"
+    if part == "stale policy":
+        return "the stale policy binds: rl.cross_policy.share: 0 needs none, and model.lora copies adapters alone"
     if part == "gradients" and not model.freeze_vision and model.lora is None:
         return "gradients bind: set model.freeze_vision: true, or train adapters (model.lora.rank: 16)"
     if part in ("key-value slots", "kept contexts"):

@@ -62,8 +62,8 @@ class Training:
     stage: int
     """DeepSpeed's, as the updater sets it."""
     processes: int
-    critic: bool = False
-    """Values are computed too, before the first step."""
+    signals: frozenset[str] = frozenset()
+    """Those of ``credit.signals.FORWARD`` that are computed before the first step; ``values`` are a critic's."""
 
 
 def dtype_of(recipe: Recipe, folder: Path) -> str:
@@ -75,7 +75,9 @@ def dtype_of(recipe: Recipe, folder: Path) -> str:
     return name if name in ELEMENT else "float32"
 
 
-def training_of(recipe: Recipe, shape: Shape, dtype: str, processes: int, *, critic: bool = False) -> Training:
+def training_of(
+    recipe: Recipe, shape: Shape, dtype: str, processes: int, *, signals: frozenset[str] = frozenset()
+) -> Training:
     """Counts parameters, with those of a critic's head."""
     counts = shape.parameters()
     total, element = sum(counts.values()), ELEMENT[dtype]
@@ -84,10 +86,10 @@ def training_of(recipe: Recipe, shape: Shape, dtype: str, processes: int, *, cri
         total += trainable
     else:
         trainable = total - (counts["vision"] if recipe.model.freeze_vision else 0)
-    head = shape.hidden + 1 if critic else 0
+    head = shape.hidden + 1 if "values" in signals else 0
     total, trainable = total + head, trainable + head
     stage = 2 if element == 2 and recipe.training.zero_stage == 0 else recipe.training.zero_stage
-    return Training(total, trainable, element, stage, processes, critic)
+    return Training(total, trainable, element, stage, processes, signals)
 
 
 def memory_of(
@@ -106,6 +108,7 @@ def memory_of(
         lasting = {"process": float(machine.process_bytes), "pictures": pictures, **lasting}
     else:
         lasting = {"CUDA": float(_CUDA_CONTEXT), **lasting}
+    engines = 2 if recipe.rl.cross_policy.share else 1
     rows, slots, kept = slots_of(shape, work, element, recipe.engine.max_batch, recipe.engine.cache_bytes)
     passes = held.micro_batches + learns_images  # at least one more for what is learned from images
     gradients, gathered, holes = _gradients(training, device, passes), _gathered(training), HOLES[device]
@@ -115,8 +118,8 @@ def memory_of(
         more["gradients of features"] = features
     phases: dict[str, dict[str, float]] = {
         "rollout": {
-            "key-value slots": slots, "kept contexts": kept, "activations": rolled, "allocator": holes * rolled,
-            **_packed(recipe, shape, precision),
+            "key-value slots": engines * slots, "kept contexts": engines * kept, "activations": rolled,
+            "allocator": holes * rolled, **_packed(recipe, shape, precision, engines),
             **({"gathered weights": float(training.all * element)} if training.stage == 3 else {}),
         },
         "update": {**more, "activations": held.update, "allocator": holes * (held.update + gradients)},
@@ -131,8 +134,10 @@ def _weights(recipe: Recipe, training: Training) -> dict[str, float]:
     """Weights, optimizer and what DeepSpeed allocates once."""
     share = training.processes if training.stage == 3 else 1
     parts = {"weights": training.all * training.element / share}
-    if recipe.rl.kl_coef and recipe.model.lora is None:
+    if (recipe.rl.kl_coef or "drift" in training.signals) and recipe.model.lora is None:
         parts["reference policy"] = parts["weights"]
+    if recipe.rl.cross_policy.share:  # frozen weights are shared
+        parts["stale policy"] = float(training.trainable * training.element)
     # two moments in float32; from stage 2 on DeepSpeed keeps a float32 copy of the weights beside them
     spread = training.processes if training.stage else 1
     parts["optimizer"] = training.trainable * (12 if training.stage else 8) / spread
@@ -149,14 +154,14 @@ def _gradients(training: Training, device: str, passes: int) -> float:
     return buckets + (4.0 * training.trainable / training.processes if beside else 0.0)
 
 
-def _packed(recipe: Recipe, shape: Shape, precision: Precision) -> dict[str, float]:
-    """The matrices as decoding takes them, beside the weights: all plain linear layers and the head."""
+def _packed(recipe: Recipe, shape: Shape, precision: Precision, engines: int) -> dict[str, float]:
+    """The matrices as each engine decodes with them, beside the weights: all plain linear layers and the head."""
     if not precision.lean:
         return {}
     lora = recipe.model.lora
     adapted = set() if lora is None else set(lora.layers)
     plain = sum(inner * outer for name, (inner, outer) in shape.linears().items() if name not in adapted)
-    return {"packed matrices": 4.0 * (shape.layers * plain + shape.vocabulary * shape.hidden)}
+    return {"packed matrices": 4.0 * engines * (shape.layers * plain + shape.vocabulary * shape.hidden)}
 
 
 def _gathered(training: Training) -> dict[str, float]:
@@ -169,8 +174,9 @@ def _gathered(training: Training) -> dict[str, float]:
 def _features(recipe: Recipe, features: float, learns_images: bool, device: str) -> dict[str, float]:
     # those of the present update are always kept; a frozen tower's stay, as many as there is room for
     room = float(recipe.engine.feature_bytes + (recipe.engine.feature_spill_bytes if device == "cpu" else 0))
-    stay = 0.0 if learns_images else min(recipe.training.updates * features, room)
-    return {"features": max(features, stay)}
+    if learns_images:  # each engine has those of its own tower
+        return {"features": features * (2 if recipe.rl.cross_policy.share else 1)}
+    return {"features": max(features, min(recipe.training.updates * features, room))}
 
 
 def _pictures(work: Workload, updates: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mmturn.credit.signals import FORWARD
 from mmturn.errors import ConfigError
 from mmturn.families import family_of
 from mmturn.families.shape import Shape, shape_of
@@ -76,12 +77,12 @@ def plan_of(recipe: Recipe, wishes: Wishes | None = None, *, probe: bool = True)
     Raises ConfigError for a recipe that cannot be, CheckpointError for a model that is not there.
     """
     wishes = wishes or Wishes()
-    critic = _check(recipe)
+    signals = _check(recipe)
     folder = model_folder(recipe.model.path, download=recipe.model.download, weights=False)
     shape, family = shape_of(folder), family_of(folder, recipe.model.family)
     dtype = dtype_of(recipe, folder)
     work = workload_of(recipe, family, folder, wishes)
-    training = training_of(recipe, shape, dtype, wishes.processes, critic=critic)
+    training = training_of(recipe, shape, dtype, wishes.processes, signals=signals)
     device = recipe.model.device
     machine = measure(device, shape, dtype) if probe else machine_of(device)
     memory, held = memory_of(recipe, shape, work, training, machine)
@@ -96,9 +97,10 @@ def plan_of(recipe: Recipe, wishes: Wishes | None = None, *, probe: bool = True)
     )  # fmt: skip
 
 
-def _check(recipe: Recipe) -> bool:
-    """Refuse what ``mmturn train`` refuses before it loads weights; whether there is a critic."""
+def _check(recipe: Recipe) -> frozenset[str]:
+    """Refuse what ``mmturn train`` refuses before it loads weights; the signals that a forward pass computes."""
     check_rl(recipe)
     if recipe.model.dtype == "float16":
         raise ConfigError("training needs a model in float32 or bfloat16 (model.dtype), not float16")
-    return method_of(recipe, allow_code=True)[1] is not None
+    method, critic = method_of(recipe, allow_code=True)
+    return FORWARD & (method.needs | ({"values"} if critic else set()))

@@ -37,7 +37,7 @@ def stages_of(
     """Stages in their order. ``rows``: that decode together."""
     frozen = recipe.model.freeze_vision or recipe.model.lora is not None
     images = shape.vision.flops(work.grids)
-    passes, vision = _passes(recipe, frozen, training.critic)
+    passes, vision = _passes(recipe, frozen, training.signals)
     one = tree_flops(shape, work)
     tokens = work.groups * (work.prompt + work.group_size * work.own)
     kept = shape.layers * held.layer * tokens
@@ -61,17 +61,18 @@ def stages_of(
     return stages
 
 
-def _passes(recipe: Recipe, frozen: bool, critic: bool) -> tuple[float, float]:
+def _passes(recipe: Recipe, frozen: bool, signals: frozenset[str]) -> tuple[float, float]:
     """How often an update runs the language model, and the tower on each image, in forward passes; backwards is two."""
     rl = recipe.rl
     backward = 1.0 if recipe.model.lora is not None else 2.0
     each = 1 + backward + (1 if recipe.training.activation_checkpointing else 0)
-    extra = (rl.old_logprobs == "recompute") + (rl.kl_coef > 0) + critic
+    in_reward = "drift" in signals
+    extra = (rl.old_logprobs == "recompute") + (rl.kl_coef > 0) + bool(signals) + in_reward
     language = rl.epochs_per_batch * each + extra
     if frozen:
         return language, 0.0
     again = 1 - 1 / (rl.epochs_per_batch * rl.minibatches)  # features are stale after the first step
-    return language, rl.epochs_per_batch * (3 + again) + (rl.kl_coef > 0)
+    return language, rl.epochs_per_batch * (3 + again) + (rl.kl_coef > 0 or in_reward)
 
 
 def prefill_flops(shape: Shape, work: Workload) -> float:

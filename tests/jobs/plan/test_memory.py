@@ -166,3 +166,26 @@ def test_a_critics_head_is_counted(repo: Path) -> None:
     assert planned("critic.enabled=true").training.trainable == valued.training.trainable
     with pytest.raises(ConfigError, match=r"critic\.anchor is last"):
         planned("method.credit={name: turn_gae}", "critic.anchor=last")
+
+
+def test_a_reference_is_counted_where_the_reward_has_the_penalty() -> None:
+    plain, penalised = (
+        planned(f"method.credit={{name: token_returns, kl_coef: {coef}}}", "method.normalise=[{name: whiten}]")
+        for coef in ("0.0", "0.1")
+    )
+    assert penalised.memory.lasting["reference policy"] == penalised.memory.lasting["weights"]
+    assert "reference policy" not in plain.memory.lasting
+    update = [{stage.name: stage.flops for stage in made.stages}["update"] for made in (plain, penalised)]
+    assert update[1] == pytest.approx(update[0] * 5 / 3), "one pass of the policy, one of the reference"
+
+
+def test_a_stale_policy_is_counted_with_an_engine_of_its_own() -> None:
+    on = ("rl.old_logprobs=sampler", "rl.cross_policy.share=0.5")
+    for how in ((), (LEARNS,), ("model.lora={rank: 4}",)):
+        plain, crossed = planned(*how), planned(*how, *on)
+        before, after = plain.memory, crossed.memory
+        assert after.lasting["stale policy"] == 4 * plain.training.trainable and "stale policy" not in before.lasting
+        for part in ("key-value slots", "kept contexts", "packed matrices"):
+            assert after.phases["rollout"][part] == 2 * before.phases["rollout"][part]
+        own_tower = 2 if how == (LEARNS,) else 1
+        assert after.lasting["features"] == own_tower * before.lasting["features"]
