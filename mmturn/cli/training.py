@@ -1,4 +1,4 @@
-"""train, sft, prefer, rollout, eval, replay."""
+"""train, sft, prefer, mix, rollout, eval, replay."""
 
 from __future__ import annotations
 
@@ -122,6 +122,20 @@ def prefer(
     stop_processes()
 
 
+def mix(
+    run: Annotated[Path, typer.Argument(help="A run with several heads, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the policy to.")],
+    weight: Annotated[
+        list[str],
+        typer.Option("--weight", "-w", help="HEAD=NUMBER, e.g. answer=0.7. Repeatable; others are 0."),
+    ],
+) -> None:
+    """Mix the heads of a run anew: another policy without training."""
+    from mmturn.jobs.mix import mix_heads, weights_of
+
+    say(f"policy: {mix_heads(run, weights_of(weight), out)}")
+
+
 def rollout(
     recipe: RecipeArgument = None,
     data: DataOption = None,
@@ -224,6 +238,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("sft")(sft)
     app.command("prefer")(prefer)
+    app.command("mix")(mix)
     app.command("rollout")(rollout)
     app.command("eval")(evaluate)
     app.command("replay")(replay)

@@ -16,6 +16,7 @@ from mmturn.interfaces import Rubric
 from mmturn.jobs.rollout import oracle_trajectories, store_rollouts
 from mmturn.jobs.train import open_trainee, say_problems, seeded, setup_of, shared_tasks
 from mmturn.models.features import FeatureCache
+from mmturn.models.heads import ObjectiveHeads
 from mmturn.recipe import Recipe, check_preference
 from mmturn.rewards.rubric import RubricConfig, rubric_of
 from mmturn.store.trajectories import FILE_NAME, images_folder, read_trajectories, trajectory_file
@@ -69,6 +70,8 @@ def prefer_policy(
     material = material_of(trajectories_for(policy, tasks, out, processes, rubric), config, feed, rubric)
     if console is not None and processes.is_main:
         say_material(material, config, console)
+    if config.heads == "per_objective":
+        trainee.module.heads = ObjectiveHeads.of(policy.loaded, config.objectives)
     updater = Updater(trainee.module, recipe.training, processes)
     validation = shared_tasks(recipe, "val", out, processes)[0] if recipe.training.eval_every else []
     setup = setup_of(recipe, policy, updater, out, validation, resume, console)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmturn.batching.collate import Batch, blank_image
 from mmturn.errors import ConfigError
 from mmturn.models import tree_attention
+from mmturn.models.heads import ObjectiveHeads, OutputHeads
 from mmturn.models.load import LoadedModel, base_model
 from mmturn.models.step import ViewFeatures, encoder_outputs, vision_features
 from mmturn.models.value_head import ValueHead
@@ -42,13 +43,17 @@ class PolicyModule(nn.Module):
         self, loaded: LoadedModel, temperature: float, banned_ids: Sequence[int], critic: ValueHead | None = None
     ) -> None:
         """``critic``: values sampled tokens beside; it is no part of ``model``, and so of no exported policy. Raises
-        ConfigError for a temperature that nothing can be trained at."""
+        ConfigError for a temperature that nothing can be trained at.
+
+        ``heads`` is None until it is set: the output layers that score batches which name one for each row.
+        """
         super().__init__()
         if not temperature > 0:
             raise ConfigError(f"log-probs need a temperature above 0, got {temperature}")
         self.model = loaded.model
         self.family = loaded.family
         self.critic = critic
+        self.heads: ObjectiveHeads | None = None
         self.temperature = float(temperature)
         self._banned: Tensor
         banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=loaded.device)
@@ -77,7 +82,6 @@ class PolicyModule(nn.Module):
 
         ``features``: of ``batch.views``, encoded before; None encodes ``batch.patches`` now.
         """
-        base = base_model(self.model)
         blank = None
         if features is None:
             features, blank = self._encode(batch)
@@ -85,7 +89,7 @@ class PolicyModule(nn.Module):
         if blank is not None:
             hidden = hidden + blank.to(hidden.dtype)
         sampled = batch.loss_mask[:, 1:].bool()
-        chosen, entropy = base.lm_head(hidden, batch.input_ids[:, 1:][sampled], self.temperature, self._banned)
+        chosen, entropy = self._scores(hidden, batch, sampled)
         values = final_values = None
         if self.critic is not None:
             # one call for both, so that every batch runs the same modules
@@ -93,10 +97,48 @@ class PolicyModule(nn.Module):
             values, final_values = _spread(valued[: len(hidden)], sampled), valued[len(hidden) :].detach()
         return TokenScores(_spread(chosen, sampled), _spread(entropy, sampled), values, final_values)
 
+    @property
+    def folding(self) -> OutputHeads | None:
+        """The output layers beside the model's own, with which it folds into one; None without any."""
+        return self.heads
+
+    @property
+    def output_name(self) -> str:
+        """Name of the model's output layer among its weights: that of the embedding table where they are one."""
+        base = base_model(self.model)
+        return next(name for name, weight in base.named_parameters() if weight is base.lm_head.weight)
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Within, the model's output layer is the one that it folds into with those beside it: what is exported is
+        what an engine samples from. All parameters must be there in full."""
+        if self.folding is None:
+            yield
+            return
+        layer = base_model(self.model).lm_head
+        own = layer.weight
+        layer.weight = nn.Parameter(self.folding.mixture(own).folded(), requires_grad=False)
+        try:
+            yield
+        finally:
+            layer.weight = own
+
     def encode(self, patches: Tensor, grids: Tensor) -> list[ViewFeatures]:
         """Features of images (see ``models.step.vision_features``), with gradients unless the tower is frozen."""
         with torch.no_grad() if self.vision_frozen else nullcontext():
             return vision_features(base_model(self.model), patches, grids, self.family)
+
+    def _scores(self, hidden: Tensor, batch: Batch, sampled: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies [n] of the sampled tokens, by the model's own layer or by the head of each row."""
+        token_ids = batch.input_ids[:, 1:][sampled]
+        if batch.head is None:
+            scores: tuple[Tensor, Tensor] = base_model(self.model).lm_head(
+                hidden, token_ids, self.temperature, self._banned
+            )
+            return scores
+        assert self.heads is not None, "rows that name a head are scored by heads"
+        which = batch.head[:, None].expand_as(sampled)[sampled]
+        return self.heads(hidden, token_ids, which, self.temperature, self._banned)
 
     def _padded(self, batch: Batch, features: Sequence[ViewFeatures]) -> tuple[Tensor, Tensor]:
         """[n, H] hidden states that predict the sampled tokens, and [B, H] those of each row's last token: each row by

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmturn.errors import CheckpointError, ConfigError
+from mmturn.models.mixture import OUTPUT_LAYER, Mixture
 from mmturn.training import zero3
 from mmturn.training.images import ImagePiece, Images
 from mmturn.training.means import Means
@@ -30,7 +31,7 @@ from mmturn.training.settings import TrainingConfig
 from mmturn.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from mmturn.models.policy import TokenScores
+    from mmturn.models.policy import PolicyModule, TokenScores
     from mmturn.models.step import ViewFeatures
 
 _TAG = "state"
@@ -48,6 +49,16 @@ class Loss:
     """Metric -> largest value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A policy as a checkpoint keeps it."""
+
+    weights: dict[str, Tensor]
+    """Of a plain model, by name."""
+    mixture: Mixture | None = None
+    """What its output layer is folded from; None: it is the model's own."""
+
+
 LossFn = Callable[["TokenScores", MicroBatch], Loss]
 
 
@@ -57,7 +68,7 @@ class Updater:
     Raises ConfigError for a policy without trainable weights.
     """
 
-    def __init__(self, policy: nn.Module, config: TrainingConfig, processes: Processes) -> None:
+    def __init__(self, policy: PolicyModule, config: TrainingConfig, processes: Processes) -> None:
         import deepspeed
 
         seed_everything(config)
@@ -173,16 +184,26 @@ class Updater:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Hold all parameters in full within: once per rollout phase under ZeRO-3, for free otherwise."""
-        if self._stage != 3:
-            yield
-            return
-        with zero3.gathered(self._engine):
+        """Hold all parameters in full within, the output layer as it is exported: once per rollout phase under ZeRO-3,
+        for free otherwise."""
+        with zero3.gathered(self._engine) if self._stage == 3 else nullcontext(), self.policy.folded():
             yield
 
     def weights(self) -> dict[str, Tensor] | None:
-        """Weights of the transformers model by name, on CPU, LoRA merged in; None in processes other than the first."""
-        return zero3.full_weights(self.policy.model, self._stage == 3, self.processes)
+        """Weights of the transformers model by name, on CPU, LoRA merged in and all heads folded into its output layer;
+        None in processes other than the first."""
+        exported = self.export()
+        return None if exported is None else exported.weights
+
+    def export(self) -> Exported | None:
+        """What a checkpoint keeps of the policy, on CPU; None in processes other than the first. All must call it."""
+        sharded, heads = self._stage == 3, self.policy.folding
+        plain = zero3.full_weights(self.policy.model, sharded, self.processes)
+        layers = None if heads is None else zero3.full_weights(heads.layers, sharded, self.processes)
+        if plain is None or heads is None or layers is None:
+            return None if plain is None else Exported(plain)
+        mixture = heads.mixture(plain[self.policy.output_name], list(layers.values()))
+        return Exported({**plain, OUTPUT_LAYER: mixture.folded()}, mixture)
 
     def save(self, folder: Path) -> None:
         """Write DeepSpeed's state (weights, optimizer) into ``folder``; all processes must call it."""

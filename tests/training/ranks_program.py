@@ -101,18 +101,25 @@ def learn_balanced(world: World, rank: int | None) -> tuple[Updater, dict[str, f
     return updater, learner.learn(samples, 1), seen
 
 
-def prefer(model: Path, folder: Path, loss: Literal["m_dpo", "m_kto"]) -> dict[str, torch.Tensor] | None:
-    """Two steps over three pairs or five labels, which two processes cannot halve; the weights."""
-    labels = loss == "m_kto"
+def prefer(model: Path, folder: Path, kind: Literal["m_dpo", "m_kto", "mah_dpo"]) -> dict[str, torch.Tensor] | None:
+    """Two steps over three pairs or five labels, which two processes cannot halve; the weights. ``mah_dpo``: the third
+    pair has a head of its own, which one of the processes never sees a row of."""
+    labels = kind == "m_kto"
     config = PreferenceConfig(
-        loss=loss, pairs="thresholds" if labels else "best_worst", pairs_per_update=5 if labels else 3, beta=0.5
-    )
+        loss="m_kto" if labels else "m_dpo", pairs="thresholds" if labels else "best_worst",
+        pairs_per_update=5 if labels else 3, beta=0.5,
+    )  # fmt: skip
     found = [Label(index, index % 2 == 0) for index in range(5)] if labels else PAIRS
+    if kind == "mah_dpo":
+        config = dataclasses.replace(config, heads="per_objective", objectives={"total": 1.0, "look": 2.0})
+        found = [*PAIRS[:2], dataclasses.replace(PAIRS[2], objective="look")]
     training = dataclasses.replace(CONFIG, updates=2, zero_stage=3, save_every=0, micro_batch_rows=2)
     parts = parts_of(make_world(model), folder, training, config, found)
     preference.train(parts)
     return parts.setup.updater.weights()
 
+
+PREFERRED: tuple[Literal["m_dpo", "m_kto", "mah_dpo"], ...] = ("m_dpo", "m_kto", "mah_dpo")
 
 VALUED: dict[str, tuple[Literal[0, 2, 3], str]] = {
     "values_zero0": (0, "shared"),
@@ -197,10 +204,10 @@ def main(model: Path, out: Path) -> None:
     everything = start_processes("cpu").gather(seen)
     if rank == 0:
         torch.save({"weights": weights, "metrics": metrics, "seen": everything}, out / "balanced.pt")
-    for loss in ("m_dpo", "m_kto"):
-        weights = prefer(model, out / loss, loss)
+    for kind in PREFERRED:
+        weights = prefer(model, out / kind, kind)
         if rank == 0:
-            torch.save(weights, out / f"{loss}.pt")
+            torch.save(weights, out / f"{kind}.pt")
     for updates in (2, 4):  # a run, and its resumption
         torch.manual_seed(0)
         world = make_world(model)

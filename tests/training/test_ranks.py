@@ -17,7 +17,7 @@ from mmturn.models.settings import LoraSettings
 from mmturn.store.trajectories import read_trajectories
 from mmturn.training.checkpoints import read_state
 from mmturn.training.log import read_metrics
-from tests.training.ranks_program import CONFIG, VALUED, learn, learn_balanced, learn_values, prefer
+from tests.training.ranks_program import CONFIG, PREFERRED, VALUED, learn, learn_balanced, learn_values, prefer
 from tests.training.small_world import make_world
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
@@ -114,7 +114,7 @@ def test_work_is_evened_out_and_the_result_is_the_same(ran: Path, qwen3: Path) -
         assert torch.allclose(found["weights"][key], weight, atol=2e-6), key
 
 
-@pytest.mark.parametrize("loss", ["m_dpo", "m_kto"])
+@pytest.mark.parametrize("loss", PREFERRED)
 def test_preferences_are_learned_as_by_one(ran: Path, qwen3: Path, tmp_path: Path, loss: Any) -> None:
     want = prefer(qwen3, tmp_path, loss)
     found = torch.load(ran / f"{loss}.pt", weights_only=True)
