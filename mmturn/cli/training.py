@@ -1,4 +1,4 @@
-"""train, sft, prefer, mix, rollout, eval, replay."""
+"""train, sft, prefer, offline, mix, rollout, eval, replay."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ SMOKE_SFT = ["training.updates=2", "training.save_every=1", "sft.rows_per_update
 SMOKE_PREFER = [
     "training.updates=2", "training.save_every=1", "preference.samples=6", "preference.pairs_per_update=2"
 ]  # fmt: skip
+SMOKE_OFFLINE = ["training.updates=2", "training.save_every=1", "offline.trajectories_per_update=4"]
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 
 
@@ -118,6 +119,31 @@ def prefer(
 
     folder = run_folder(out, settings.out, Path(recipe).stem + (f"-{Path(method).stem}" if method else ""))
     last = prefer_policy(settings, folder, resume=resume, allow_code=True, console=console())
+    say(f"policy: {last / 'policy'}")
+    stop_processes()
+
+
+def offline(
+    recipe: RecipeArgument = None,
+    data: DataOption = None,
+    model: ModelOption = None,
+    reward: RewardOption = None,
+    method: MethodOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    smoke: SmokeOption = False,
+) -> None:
+    """Learn from stored trajectories alone what each token was worth, and lean to what was worth more."""
+    recipe = recipe_for(recipe, model, nano="nano_offline", other="own")
+    overrides = ([*SMOKE_DATA, *SMOKE_OFFLINE] if smoke else []) + (set_ or [])
+    settings = open_recipe(recipe, overrides, model=model, data=data, rewards=reward, seed=seed, method=method)
+    from mmturn.jobs.offline import learn_offline
+    from mmturn.training.processes import stop_processes
+
+    folder = run_folder(out, settings.out, Path(recipe).stem + (f"-{Path(method).stem}" if method else ""))
+    last = learn_offline(settings, folder, resume=resume, allow_code=True, console=console())
     say(f"policy: {last / 'policy'}")
     stop_processes()
 
@@ -238,6 +264,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("sft")(sft)
     app.command("prefer")(prefer)
+    app.command("offline")(offline)
     app.command("mix")(mix)
     app.command("rollout")(rollout)
     app.command("eval")(evaluate)

@@ -29,7 +29,7 @@ class OutputHeads(nn.Module):
         weights = [layer.weight.detach() for layer in self.layers] if found is None else list(found)
         return Mixture(self.named(weights), self.weights, own.detach() if self.beside else None)
 
-    def named(self, found: Sequence[Tensor]) -> dict[str, Tensor]:
+    def named(self, found: list[Tensor]) -> dict[str, Tensor]:
         """The layers of the mixture, of the weights of ``layers``."""
         return dict(zip(self.weights, found, strict=True))
 

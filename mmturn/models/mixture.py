@@ -49,8 +49,8 @@ class Mixture:
         out = (
             torch.zeros_like(first, dtype=torch.float32) if self.own is None else self.own.to(torch.float32, copy=True)
         )
-        for name, weight in chosen.items():
-            out.add_(self.layers[name].float(), alpha=weight / total)
+        for name in sorted(chosen):  # the same sum to the bit, however the weights are written
+            out.add_(self.layers[name].float(), alpha=chosen[name] / total)
         return out.to(first.dtype)
 
     def _check(self, weights: Mapping[str, float]) -> None:

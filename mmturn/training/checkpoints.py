@@ -48,7 +48,7 @@ class CheckpointState:
     """What ``state.json`` holds."""
 
     kind: str
-    """``rl``, ``sft`` or ``preference``."""
+    """``rl``, ``sft``, ``preference`` or ``offline``."""
     update: int
     """Updates done."""
     world_size: int

@@ -103,7 +103,7 @@ class Updater:
         """One optimizer step over the micro-batches of all processes; metrics, with ``loss`` and ``grad_norm``.
 
         ``lr``: of the policy; None: its weights stay as they are, and the loss must bring them gradients of 0.
-        ``critic_lr``: of its value head, where it has one.
+        ``critic_lr``: of its critic, where it has one.
         ``filler``: one without sampled tokens and images, for a process with fewer micro-batches than another.
         ``images``: encodes what the batches show; None: they bring their own patches.
         All processes must call it, with any number of micro-batches, none included.
@@ -154,6 +154,9 @@ class Updater:
         self._engine.step()
         if lr is None:
             self._uncount_step()
+        if self.policy.actions is not None:
+            with zero3.whole(list(self.policy.actions.layers.parameters()), self._stage == 3):
+                self.policy.actions.follow()
         if norm is None:
             norm = self._engine.get_global_grad_norm()
         return float(norm)
@@ -280,16 +283,16 @@ class _Scored(nn.Module):
         self._last = None
 
 
-def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters for the optimizer: matrices with weight decay, vectors without; those of a critic by
-    themselves, last, without.
+def parameter_groups(policy: PolicyModule, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters for the optimizer: matrices with weight decay, vectors without; those of a critic (its value
+    head, and what values actions) by themselves, last, without.
 
-    Raises ConfigError when nothing of the policy is trainable.
+    Raises ConfigError when nothing of the policy is trainable, unless action heads learn beside it.
     """
     head = _head_of(policy)
     of_critic = {id(p) for p in head}
     trainable = [p for p in policy.parameters() if p.requires_grad and id(p) not in of_critic]
-    if not trainable:
+    if not trainable and policy.actions is None:
         raise ConfigError("nothing to train: every weight of the policy is frozen")
     matrices = [p for p in trainable if p.ndim > 1 and weight_decay]
     vectors = [p for p in trainable if p.ndim <= 1 or not weight_decay]
@@ -301,10 +304,10 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
-def _head_of(policy: nn.Module) -> list[nn.Parameter]:
+def _head_of(policy: PolicyModule) -> list[nn.Parameter]:
     """A critic's parameters; none where there is no critic."""
-    critic: nn.Module | None = getattr(policy, "critic", None)
-    return [] if critic is None else list(critic.parameters())
+    parts = (policy.critic, None if policy.actions is None else policy.actions.layers)
+    return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
 
 def is_bfloat16(policy: nn.Module) -> bool:

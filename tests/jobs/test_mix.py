@@ -62,7 +62,7 @@ def test_what_cannot_be_mixed(run: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(ConfigError, match="is there already: name another folder"):
         mix_heads(run, {"look": 1.0}, tmp_path / "there")
-    with pytest.raises(ConfigError, match=r"no head named beauty .there are: total, look"):
+    with pytest.raises(ConfigError, match=r"no head named beauty .there are: look, total"):
         mix_heads(run, {"beauty": 1.0}, tmp_path / "out")
     with pytest.raises(CheckpointError, match="is no run and no checkpoint"):
         mix_heads(tmp_path / "there", {"look": 1.0}, tmp_path / "out")

@@ -9,7 +9,7 @@ from mmturn.credit import gae as gaes
 from mmturn.credit import gain as gains
 from mmturn.credit import roles, togo
 from mmturn.credit import turns as per_turns
-from mmturn.credit.graded import Graded, Worth, cut, flat, stretches, values_of
+from mmturn.credit.graded import Graded, Worth, cut, flat, stretches, token_rewards, values_of
 from mmturn.credit.outcome import Single, Std
 from mmturn.credit.returns import returns_to_go
 from mmturn.credit.signals import needs
@@ -43,7 +43,7 @@ def returns_less_others(group: Sequence[Graded], *, gamma: float = 1.0) -> list[
 
 def token_returns(group: Sequence[Graded], *, gamma: float = 1.0) -> list[Worth]:
     """Each sampled token its discounted return, a turn's reward on its last token: REINFORCE++ (2501.03262)."""
-    return [cut(returns_to_go(_token_rewards(g), gamma), g.tokens) for g in group]
+    return [cut(returns_to_go(token_rewards(g), gamma), g.tokens) for g in group]
 
 
 def mt_grpo(
@@ -90,7 +90,7 @@ def igpo(
 def gae(group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0) -> list[Worth]:
     """GAE over sampled tokens, a turn's reward on its last token; ``whiten`` normalises it. See ``gae.gae``."""
     return [
-        cut(gaes.gae(_token_rewards(g), flat(values_of(g)), gamma, lam, g.signals.final_value), g.tokens) for g in group
+        cut(gaes.gae(token_rewards(g), flat(values_of(g)), gamma, lam, g.signals.final_value), g.tokens) for g in group
     ]
 
 
@@ -102,7 +102,7 @@ def bilevel_gae(
     worths: list[Worth] = []
     for g in group:
         ends = [sum(g.tokens[: k + 1]) - 1 for k in range(g.num_turns)]
-        rewards, values = _token_rewards(g), flat(values_of(g))
+        rewards, values = token_rewards(g), flat(values_of(g))
         found = gaes.bilevel_gae(
             rewards, values, [1] * len(values), ends, gamma, lam, gamma_turn, g.signals.final_value
         )  # fmt: skip
@@ -131,13 +131,6 @@ def tapo(group: Sequence[Graded], *, verifier: str = "verifier") -> list[Worth]:
         returned = roles.tapo_returns(made, checked)
         worths.append(tuple(g.outcome + value for part, value in zip(parts, returned, strict=True) for _ in part))
     return worths
-
-
-def _token_rewards(graded: Graded) -> list[float]:
-    """[sum n_k] rewards on the last sampled token of their turns."""
-    if not all(graded.tokens):
-        raise DataError(f"trajectory {graded.id}: its engine reported no token ids, so it has no tokens to credit")
-    return flat([(*(0.0,) * (count - 1), reward) for count, reward in zip(graded.tokens, graded.stream, strict=True)])
 
 
 def _gold_gains(graded: Graded, gain: gains.Gain, weight: float) -> list[float]:
