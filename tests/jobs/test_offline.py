@@ -27,6 +27,7 @@ from mmturn.rewards.rubric import rubric_of
 from mmturn.store.trajectories import images_folder, read_trajectories, write_trajectories
 from mmturn.tasks.rows import read_tasks
 from mmturn.tasks.visual_search import generate
+from mmturn.training import processes
 from mmturn.training.log import read_metrics
 from mmturn.types import StopReason, Trajectory
 
@@ -121,7 +122,8 @@ def test_bad_trajectories_are_left_out_by_name(run: Path, recipe: Recipe, tmp_pa
         learned(having(recipe, trajectories=str(tmp_path / "blind")), tmp_path / "none")
 
 
-def test_as_typed(run: Path, repo: Path, tmp_path: Path) -> None:
+def test_as_typed(run: Path, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "stop_processes", lambda: None)  # further tests of this process need the group
     words = [
         "offline", "nano_offline", "--method", "mc_returns", "--smoke", "--out", str(tmp_path / "run"),
         "--model", str(repo / "checkpoints" / "nano"), "--set", f"offline.trajectories={run}",
