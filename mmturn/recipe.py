@@ -15,6 +15,7 @@ from mmturn.models.settings import ModelConfig
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.tasks.visual_search.words import LEVELS
+from mmturn.training.offline_settings import OfflineConfig
 from mmturn.training.settings import (
     CriticConfig,
     CurriculumConfig,
@@ -131,6 +132,7 @@ class Recipe:
     seed: int = 0
     """The run's seed: samples, environments and the order of tasks follow from it."""
     preference: PreferenceConfig = field(default_factory=PreferenceConfig)
+    offline: OfflineConfig = field(default_factory=OfflineConfig)
 
     def __post_init__(self) -> None:
         if "name" not in self.env:
@@ -256,3 +258,18 @@ def check_preference(recipe: Recipe) -> None:
     unknown = [name for name in config.objectives if name not in known]
     if unknown:
         raise ConfigError(f"preference.objectives: nothing grades {', '.join(unknown)} (known: {', '.join(known)})")
+
+
+def check_offline(recipe: Recipe) -> None:
+    """Refuse, before any weight is loaded, what offline learning cannot do right."""
+    config, lora = recipe.offline, recipe.model.lora
+    if not config.trajectories:
+        raise ConfigError("offline.trajectories is empty: name stored trajectories (a .jsonl, its folder, or a run)")
+    if recipe.rollout.temperature <= 0:
+        raise ConfigError("rollout.temperature must be above 0: log-probs are those at the sampling temperature")
+    if lora is not None and config.trunk == "frozen":
+        raise ConfigError(
+            "model.lora adapts a trunk that offline.trunk: frozen keeps as it is: set offline.trunk: learns"
+        )
+    if lora is not None and lora.dropout > 0:
+        raise ConfigError("model.lora.dropout must be 0 in offline learning: dropout blurs what values are read off")

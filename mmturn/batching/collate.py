@@ -53,6 +53,8 @@ class Batch:
     """Per row."""
     packed: Packed | None = None
     """How the rows go through the model as trees; None: as they are, padded."""
+    head: Tensor | None = None
+    """int64 [B], which of the policy's heads scores each row; None: its own output layer scores all."""
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""train, sft, prefer, rollout, eval, replay."""
+"""train, sft, prefer, offline, mix, rollout, eval, replay."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ SMOKE_SFT = ["training.updates=2", "training.save_every=1", "sft.rows_per_update
 SMOKE_PREFER = [
     "training.updates=2", "training.save_every=1", "preference.samples=6", "preference.pairs_per_update=2"
 ]  # fmt: skip
+SMOKE_OFFLINE = ["training.updates=2", "training.save_every=1", "offline.trajectories_per_update=4"]
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 
 
@@ -120,6 +121,45 @@ def prefer(
     last = prefer_policy(settings, folder, resume=resume, allow_code=True, console=console())
     say(f"policy: {last / 'policy'}")
     stop_processes()
+
+
+def offline(
+    recipe: RecipeArgument = None,
+    data: DataOption = None,
+    model: ModelOption = None,
+    reward: RewardOption = None,
+    method: MethodOption = None,
+    set_: SetOption = None,
+    seed: SeedOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    smoke: SmokeOption = False,
+) -> None:
+    """Learn from stored trajectories alone what each token was worth, and lean to what was worth more."""
+    recipe = recipe_for(recipe, model, nano="nano_offline", other="own")
+    overrides = ([*SMOKE_DATA, *SMOKE_OFFLINE] if smoke else []) + (set_ or [])
+    settings = open_recipe(recipe, overrides, model=model, data=data, rewards=reward, seed=seed, method=method)
+    from mmturn.jobs.offline import learn_offline
+    from mmturn.training.processes import stop_processes
+
+    folder = run_folder(out, settings.out, Path(recipe).stem + (f"-{Path(method).stem}" if method else ""))
+    last = learn_offline(settings, folder, resume=resume, allow_code=True, console=console())
+    say(f"policy: {last / 'policy'}")
+    stop_processes()
+
+
+def mix(
+    run: Annotated[Path, typer.Argument(help="A run with several heads, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the policy to.")],
+    weight: Annotated[
+        list[str],
+        typer.Option("--weight", "-w", help="HEAD=NUMBER, e.g. answer=0.7. Repeatable; others are 0."),
+    ],
+) -> None:
+    """Mix the heads of a run anew: another policy without training."""
+    from mmturn.jobs.mix import mix_heads, weights_of
+
+    say(f"policy: {mix_heads(run, weights_of(weight), out)}")
 
 
 def rollout(
@@ -224,6 +264,8 @@ def add_to(app: typer.Typer) -> None:
     app.command("train")(train)
     app.command("sft")(sft)
     app.command("prefer")(prefer)
+    app.command("offline")(offline)
+    app.command("mix")(mix)
     app.command("rollout")(rollout)
     app.command("eval")(evaluate)
     app.command("replay")(replay)

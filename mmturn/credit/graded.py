@@ -180,6 +180,14 @@ def per_token(graded: Graded, worth: Worth) -> tuple[tuple[float, ...], ...]:
     return tuple((value,) * count for value, count in zip(turns, graded.tokens, strict=True))
 
 
+def token_rewards(graded: Graded) -> list[float]:
+    """[sum n_k] rewards on the last sampled token of their turns, the outcome on the last of all. Raises DataError
+    without token ids."""
+    if not all(graded.tokens):
+        raise DataError(f"trajectory {graded.id}: its engine reported no token ids, so it has no tokens to credit")
+    return flat([(*(0.0,) * (count - 1), reward) for count, reward in zip(graded.tokens, graded.stream, strict=True)])
+
+
 def values_of(graded: Graded) -> tuple[tuple[float, ...], ...]:
     """[K][n_k] the critic's values. Raises DataError where there are none."""
     if graded.signals.values is None:

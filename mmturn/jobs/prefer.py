@@ -14,11 +14,12 @@ from mmturn.credit.pairs import Label, Pair, graded
 from mmturn.errors import ConfigError, DataError
 from mmturn.interfaces import Rubric
 from mmturn.jobs.rollout import oracle_trajectories, store_rollouts
+from mmturn.jobs.stored import check_stored, rewarded, rollout_files, stored_trajectories, trainable
 from mmturn.jobs.train import open_trainee, say_problems, seeded, setup_of, shared_tasks
 from mmturn.models.features import FeatureCache
+from mmturn.models.heads import ObjectiveHeads
 from mmturn.recipe import Recipe, check_preference
 from mmturn.rewards.rubric import RubricConfig, rubric_of
-from mmturn.store.trajectories import FILE_NAME, images_folder, read_trajectories, trajectory_file
 from mmturn.training.comparisons import compared
 from mmturn.training.feed import Feed
 from mmturn.training.preference import PreferenceParts, train
@@ -69,6 +70,8 @@ def prefer_policy(
     material = material_of(trajectories_for(policy, tasks, out, processes, rubric), config, feed, rubric)
     if console is not None and processes.is_main:
         say_material(material, config, console)
+    if config.heads == "per_objective":
+        trainee.module.heads = ObjectiveHeads.of(policy.loaded, config.objectives)
     updater = Updater(trainee.module, recipe.training, processes)
     validation = shared_tasks(recipe, "val", out, processes)[0] if recipe.training.eval_every else []
     setup = setup_of(recipe, policy, updater, out, validation, resume, console)
@@ -84,20 +87,12 @@ def check_rollouts(config: PreferenceConfig, out: Path, resume: bool) -> None:
     """Raise DataError where the stored trajectories are missing, and ConfigError where ones would be sampled over
     others: before any weight is loaded."""
     if config.trajectories:
-        for folder in rollout_files(Path(config.trajectories)):
-            trajectory_file(folder)
+        check_stored(Path(config.trajectories))
     elif config.source == "rollouts" and not resume and (out / ROLLOUTS_NAME).exists():
         raise ConfigError(
             f"{out / ROLLOUTS_NAME} is there already: learn from it (--set preference.trajectories="
             f"{out / ROLLOUTS_NAME}), or name another folder"
         )
-
-
-def rollout_files(path: Path) -> list[Path]:
-    """Where a run keeps the rollouts of its processes; a file or a folder of trajectories is itself."""
-    if path.is_file() or (path / FILE_NAME).is_file():
-        return [path]
-    return sorted(file.parent for file in path.glob(f"{ROLLOUTS_NAME}*/{FILE_NAME}")) or [path]
 
 
 def trajectories_for(
@@ -114,9 +109,7 @@ def trajectories_for(
         sources = [sampled(policy, tasks, out, processes, rubric)]
     else:
         sources = rollout_files(Path(config.trajectories))
-    for source in sources:
-        policy.store.add_folder(images_folder(source))
-    return [trajectory for source in sources for trajectory in read_trajectories(trajectory_file(source))]
+    return stored_trajectories(policy, sources)
 
 
 def sampled(policy: Policy, tasks: Sequence[Task], out: Path, processes: Processes, rubric: Rubric) -> Path:
@@ -144,11 +137,7 @@ def material_of(trajectories: Iterable[Trajectory], config: PreferenceConfig, fe
 
     Raises DataError when there is nothing to compare.
     """
-    ordered = sorted(trajectories, key=lambda t: (t.group, t.index, t.id))
-    rewarded = [
-        t if t.reward is not None or t.stop.status == "failed" else replace(t, reward=rubric(t)) for t in ordered
-    ]
-    known, problems = graded(rewarded, config.objectives)
+    known, problems = graded(rewarded(trajectories, rubric), config.objectives)
     used: list[Trajectory] = []
     rows: list[list[Row]] = []
     for trajectory in known:
@@ -165,13 +154,6 @@ def material_of(trajectories: Iterable[Trajectory], config: PreferenceConfig, fe
             + (f"; {len(problems)} left out: {problems[0]}" if problems else "")
         )
     return Material(rows, found, problems)
-
-
-def trainable(rows: Sequence[Row], trajectory: Trajectory) -> list[Row]:
-    """The rows, if anything in them was sampled. Raises DataError."""
-    if not any(any(row.loss_mask) for row in rows):
-        raise DataError(f"trajectory {trajectory.id}: nothing in it was sampled")
-    return list(rows)
 
 
 def say_material(material: Material, config: PreferenceConfig, console: Console) -> None:

@@ -46,13 +46,15 @@ def archer_advantage(q: Tensor, v: Tensor) -> Tensor:
 
 @torch.no_grad()
 def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """Move each parameter of ``target`` the share ``tau`` of the way to that of ``source``, in place; 1 copies.
+    """Move each parameter and buffer of ``target`` the share ``tau`` of the way to that of ``source``, in place, in the
+    target's precision; 1 copies.
 
     Source: ArCHer (2402.19446) with tau 0.1. Raises ValueError for a share out of 0..1 or modules that do not match.
     """
     if not 0 <= tau <= 1:
         raise ValueError(f"wanted 0 <= tau <= 1, got {tau}")
-    for old, new in zip(target.parameters(), source.parameters(), strict=True):
+    olds, news = ([*module.parameters(), *module.buffers()] for module in (target, source))
+    for old, new in zip(olds, news, strict=True):
         old.lerp_(new.to(old.dtype), tau)
 
 

@@ -69,6 +69,13 @@ def token_scores(
     return scores
 
 
+def token_logits(hidden: Tensor, weight: Tensor, token_ids: Tensor) -> Tensor:
+    """The logit of each token alone, float32 [n]: ``hidden`` [n, H], ``weight`` [V, H], ``token_ids`` [n]."""
+    # each token of the vocabulary once, so that gradients of half precision are summed in float32
+    unique, place = token_ids.unique(return_inverse=True)
+    return torch.linalg.vecdot(hidden.float(), weight[unique].float()[place])
+
+
 class _TokenScores(torch.autograd.Function):
     """Keeps hidden states, log-sum-exp and entropy, [n] each, and makes every tile of logits twice."""
 

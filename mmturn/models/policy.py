@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mmturn.batching.collate import Batch, blank_image
 from mmturn.errors import ConfigError
 from mmturn.models import tree_attention
+from mmturn.models.action_values import ActionHeads
+from mmturn.models.heads import ObjectiveHeads, OutputHeads
 from mmturn.models.load import LoadedModel, base_model
 from mmturn.models.step import ViewFeatures, encoder_outputs, vision_features
 from mmturn.models.value_head import ValueHead
@@ -28,6 +30,12 @@ class TokenScores(NamedTuple):
     """float32 [B, T]; at t the critic's value before token t, 0 where the loss mask is 0; None without a critic."""
     final_values: Tensor | None = None
     """float32 [B]; the critic's value after each row's last token, without gradient."""
+    q: Tensor | None = None
+    """float32 [B, T, J]; at t what J action heads say that token t is worth, 0 where the loss mask is 0."""
+    q_logprobs: Tensor | None = None
+    """float32 [B, T, J]; its log-softmax among the worths of all tokens, 0 where the loss mask is 0."""
+    target_q: Tensor | None = None
+    """float32 [B, T, J]; ``q`` by the heads' slow copies, without gradient; None where there are none."""
 
 
 class PolicyModule(nn.Module):
@@ -42,13 +50,19 @@ class PolicyModule(nn.Module):
         self, loaded: LoadedModel, temperature: float, banned_ids: Sequence[int], critic: ValueHead | None = None
     ) -> None:
         """``critic``: values sampled tokens beside; it is no part of ``model``, and so of no exported policy. Raises
-        ConfigError for a temperature that nothing can be trained at."""
+        ConfigError for a temperature that nothing can be trained at.
+
+        ``heads`` and ``actions`` are None until they are set: output layers that score batches which name one for each
+        row, and ones that value sampled tokens beside.
+        """
         super().__init__()
         if not temperature > 0:
             raise ConfigError(f"log-probs need a temperature above 0, got {temperature}")
         self.model = loaded.model
         self.family = loaded.family
         self.critic = critic
+        self.heads: ObjectiveHeads | None = None
+        self.actions: ActionHeads | None = None
         self.temperature = float(temperature)
         self._banned: Tensor
         banned = torch.tensor(sorted(banned_ids), dtype=torch.long, device=loaded.device)
@@ -64,7 +78,9 @@ class PolicyModule(nn.Module):
         for name, cast in list(self.named_buffers()):
             if name in precise and cast.dtype != torch.float32:
                 owner, _, leaf = name.rpartition(".")
-                self.get_submodule(owner).register_buffer(leaf, precise[name].to(cast.device), persistent=False)
+                module = self.get_submodule(owner)
+                kept = leaf not in module._non_persistent_buffers_set
+                module.register_buffer(leaf, precise[name].to(cast.device), persistent=kept)
         return self
 
     @property
@@ -77,7 +93,6 @@ class PolicyModule(nn.Module):
 
         ``features``: of ``batch.views``, encoded before; None encodes ``batch.patches`` now.
         """
-        base = base_model(self.model)
         blank = None
         if features is None:
             features, blank = self._encode(batch)
@@ -85,18 +100,70 @@ class PolicyModule(nn.Module):
         if blank is not None:
             hidden = hidden + blank.to(hidden.dtype)
         sampled = batch.loss_mask[:, 1:].bool()
-        chosen, entropy = base.lm_head(hidden, batch.input_ids[:, 1:][sampled], self.temperature, self._banned)
+        chosen, entropy = self._scores(hidden, batch, sampled)
         values = final_values = None
         if self.critic is not None:
             # one call for both, so that every batch runs the same modules
             valued = self.critic(torch.cat((hidden, last.detach())))
             values, final_values = _spread(valued[: len(hidden)], sampled), valued[len(hidden) :].detach()
-        return TokenScores(_spread(chosen, sampled), _spread(entropy, sampled), values, final_values)
+        scores = TokenScores(_spread(chosen, sampled), _spread(entropy, sampled), values, final_values)
+        return scores if self.actions is None else scores._replace(**self._action_values(hidden, batch, sampled))
+
+    @property
+    def folding(self) -> OutputHeads | None:
+        """The output layers beside the model's own, with which it folds into one; None without any."""
+        return self.heads if self.actions is None else self.actions
+
+    @property
+    def output_name(self) -> str:
+        """Name of the model's output layer among its weights: that of the embedding table where they are one."""
+        base = base_model(self.model)
+        return next(name for name, weight in base.named_parameters() if weight is base.lm_head.weight)
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """Within, the model's output layer is the one that it folds into with those beside it: what is exported is
+        what an engine samples from. All parameters must be there in full."""
+        if self.folding is None:
+            yield
+            return
+        layer = base_model(self.model).lm_head
+        own = layer.weight
+        layer.weight = nn.Parameter(self.folding.mixture(own).folded(), requires_grad=False)
+        try:
+            yield
+        finally:
+            layer.weight = own
 
     def encode(self, patches: Tensor, grids: Tensor) -> list[ViewFeatures]:
         """Features of images (see ``models.step.vision_features``), with gradients unless the tower is frozen."""
         with torch.no_grad() if self.vision_frozen else nullcontext():
             return vision_features(base_model(self.model), patches, grids, self.family)
+
+    def _scores(self, hidden: Tensor, batch: Batch, sampled: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probs and entropies [n] of the sampled tokens, by the model's own layer or by the head of each row."""
+        token_ids = batch.input_ids[:, 1:][sampled]
+        if batch.head is None:
+            scores: tuple[Tensor, Tensor] = base_model(self.model).lm_head(
+                hidden, token_ids, self.temperature, self._banned
+            )
+            return scores
+        assert self.heads is not None, "rows that name a head are scored by heads"
+        which = batch.head[:, None].expand_as(sampled)[sampled]
+        return self.heads(hidden, token_ids, which, self.temperature, self._banned)
+
+    def _action_values(self, hidden: Tensor, batch: Batch, sampled: Tensor) -> dict[str, Tensor]:
+        """The fields of ``TokenScores`` that action heads fill."""
+        assert self.actions is not None
+        token_ids = batch.input_ids[:, 1:][sampled]
+        found = dict(zip(("q", "q_logprobs"), self.actions(hidden, token_ids, self._banned), strict=True))
+        targets = self.actions.targets(hidden, token_ids)
+        if targets is not None:
+            found["target_q"] = targets
+        return {
+            name: torch.stack([_spread(part, sampled) for part in values.unbind(-1)], dim=-1)
+            for name, values in found.items()
+        }
 
     def _padded(self, batch: Batch, features: Sequence[ViewFeatures]) -> tuple[Tensor, Tensor]:
         """[n, H] hidden states that predict the sampled tokens, and [B, H] those of each row's last token: each row by

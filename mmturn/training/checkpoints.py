@@ -3,6 +3,7 @@
 A checkpoint is a folder ``update_000012`` with
 
 - ``policy/``: a plain ``save_pretrained`` folder (safetensors, tokenizer, processor), loadable by anything;
+- ``heads.safetensors``, where several output layers were trained: what that of ``policy/`` is mixed from;
 - ``deepspeed/``: DeepSpeed's state (weights, optimizer) as pickles, read only by an explicit resume: trust it or do
   not resume from it;
 - ``state.json``: everything else that resuming needs, and the sizes of all files.
@@ -26,6 +27,7 @@ from mmturn.types import Json
 
 FORMAT = "mmturn/checkpoint"
 VERSION = 1
+POLICY_NAME, HEADS_NAME = "policy", "heads.safetensors"
 _SAVING, _REMOVING = ".saving-", ".removing-"
 
 FREE_KEYS = (
@@ -46,7 +48,7 @@ class CheckpointState:
     """What ``state.json`` holds."""
 
     kind: str
-    """``rl``, ``sft`` or ``preference``."""
+    """``rl``, ``sft``, ``preference`` or ``offline``."""
     update: int
     """Updates done."""
     world_size: int

@@ -117,9 +117,14 @@ def examples_of(
 
 
 def micro_batches(
-    examples: Sequence[Example], weights: Sequence[float], feed: Feed, training: TrainingConfig
+    examples: Sequence[Example],
+    weights: Sequence[float],
+    feed: Feed,
+    training: TrainingConfig,
+    heads: Sequence[str] = (),
 ) -> list[MicroBatch]:
-    """Examples as the settings cut them, each whole, with ``weights``: what each example's loss counts.
+    """Examples as the settings cut them, each whole, with ``weights``: what each example's loss counts. ``heads``:
+    objectives that have an output layer of their own, which scores their rows.
 
     Signals, for the N examples of a micro-batch: ``slot`` int64 [B], 2 n for a row of the first side of example n and
     2 n + 1 for one of the second; ``reference`` [B, T]; ``weight`` and ``desirable`` [N].
@@ -142,13 +147,18 @@ def micro_batches(
             "weight": torch.tensor([weights[number] for number in held]),
             "desirable": torch.tensor([examples[number].desirable for number in held]),
         }
+        if heads:
+            own = [heads.index(examples[owners[index][0]].objective) for index in indices]
+            batch = replace(batch, head=torch.tensor(own))
         pieces.append(MicroBatch(batch, signals))
     return pieces
 
 
-def filler_of(feed: Feed) -> MicroBatch:
+def filler_of(feed: Feed, heads: Sequence[str] = ()) -> MicroBatch:
     """A micro-batch of one example that counts nothing."""
     piece = feed.filler()
+    if heads:
+        piece = replace(piece, batch=replace(piece.batch, head=torch.zeros(1, dtype=torch.long)))
     return piece.having(
         slot=torch.zeros(1, dtype=torch.long),
         reference=torch.zeros(piece.batch.loss_mask.shape),

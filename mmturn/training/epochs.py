@@ -1,4 +1,4 @@
-"""Passes over stored examples: the loop that supervised and preference learning share."""
+"""Passes over stored examples: the loop that supervised, preference and offline learning share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmturn.training.microbatches import MicroBatch
 from mmturn.training.outages import Outages
 from mmturn.training.price import Price
 from mmturn.training.run import Run, RunSetup
-from mmturn.training.schedules import learning_rate
+from mmturn.training.schedules import learning_rate, schedule_factor
 from mmturn.training.updater import LossFn
 from mmturn.types import Json, Row
 
@@ -96,7 +96,7 @@ class Lesson(Generic[E]):
     from. All processes hold the same examples, and call ``pack`` and ``objective`` together."""
 
     kind: str
-    """Of the run, and what its metrics begin with: ``sft``, ``preference``."""
+    """Of the run, and what its metrics begin with: ``sft``, ``preference``, ``offline``."""
     line: tuple[tuple[str, str], ...]
     """(key, short name) pairs of the terminal's line."""
     setup: RunSetup
@@ -118,6 +118,8 @@ class Lesson(Generic[E]):
     """A micro-batch with nothing to learn, with every signal that the loss reads."""
     derived: Callable[[Mapping[str, float]], Mapping[str, float]]
     """Further metrics, from those of the optimizer step."""
+    critic_lr: float | None = None
+    """Peak learning rate of the policy's critic; None: it has none."""
     price: Price | None = None
     """What the model's work costs; None leaves FLOPs out of the log."""
     publish: Callable[[int], None] | None = None
@@ -149,8 +151,10 @@ def learn(lesson: Lesson[E]) -> Path:
             outage = outages.note(update, lesson.per_update, problems, source.noun)
             values = {"lr": learning_rate(setup.training, update, lesson.total), "epoch": source.epochs}
             values["dropped"] = float(len(problems))
+            if lesson.critic_lr is not None:
+                values["critic_lr"] = lesson.critic_lr * schedule_factor(setup.training, update, lesson.total)
             with run.clock("update"):
-                metrics = {} if outage else _step(lesson, examples, pieces, values["lr"])
+                metrics = {} if outage else _step(lesson, examples, pieces, values)
             if lesson.publish is not None:
                 lesson.publish(update)
             values |= {**metrics, **lesson.derived(metrics)}
@@ -180,9 +184,13 @@ def usable(examples: Sequence[E], prepare: Callable[[E], None]) -> tuple[list[E]
     return ready, problems
 
 
-def _step(lesson: Lesson[E], examples: Sequence[E], pieces: Sequence[MicroBatch], lr: float) -> dict[str, float]:
-    objective = lesson.objective(examples, pieces)
-    metrics = lesson.setup.updater.update(pieces, objective, filler=lesson.filler, lr=lr, images=lesson.images)
+def _step(
+    lesson: Lesson[E], examples: Sequence[E], pieces: Sequence[MicroBatch], rates: Mapping[str, float]
+) -> dict[str, float]:
+    metrics = lesson.setup.updater.update(
+        pieces, lesson.objective(examples, pieces), filler=lesson.filler, lr=rates["lr"],
+        critic_lr=rates.get("critic_lr", 0.0), images=lesson.images,
+    )  # fmt: skip
     if lesson.setup.training.deterministic:
         # a view's features depend in their last bits on the batch they were encoded in: a run that has to repeat
         # exactly encodes anew in each update, as a resumed one does

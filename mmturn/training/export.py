@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from mmturn.models.mixture import OUTPUT_LAYER
 
 _ASSETS = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template*",
@@ -20,12 +22,14 @@ _ASSETS = (
 def save_policy(folder: Path, model: Any, weights: Mapping[str, Tensor], assets: Path | None) -> None:
     """Write config, generation config and weights of a transformers ``model`` into ``folder``, as safetensors.
 
-    ``weights``: by the model's own names, LoRA merged in (``Updater.weights``). ``assets``: folder of the model it came
-    from, whose tokenizer, processor and chat template go along, byte for byte.
+    ``weights``: by the model's own names, LoRA merged in (``Updater.weights``). Where they hold an output layer beside
+    the embedding table, though the model ties the two, the config that is written does not. ``assets``: folder of the
+    model it came from, whose tokenizer, processor and chat template go along, byte for byte.
     """
     folder.mkdir(parents=True, exist_ok=True)
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    with _no_progress_bar():
+    untied = _untied(base.config) if OUTPUT_LAYER in weights else nullcontext()
+    with untied, _no_progress_bar():
         base.save_pretrained(folder, state_dict=dict(weights))
     if assets is None:
         return
@@ -33,6 +37,19 @@ def save_policy(folder: Path, model: Any, weights: Mapping[str, Tensor], assets:
         for file in assets.glob(pattern):
             if file.is_file() and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)
+
+
+@contextmanager
+def _untied(config: Any) -> Iterator[None]:
+    """Within, a config says that embedding table and output layer are two."""
+    said = [part for part in (config, config.text_config) if getattr(part, "tie_word_embeddings", False)]
+    for part in said:
+        part.tie_word_embeddings = False
+    try:
+        yield
+    finally:
+        for part in said:
+            part.tie_word_embeddings = True
 
 
 @contextmanager

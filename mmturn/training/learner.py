@@ -65,8 +65,9 @@ class Learner:
         """
         alone = self.critic is not None and self.critic.pretrains(update)
         lr, critic_lr = self._rates(update, alone)
-        if self.critic is not None:
-            self.updater.policy.critic.detach = self.critic.detach or alone
+        head = self.updater.policy.critic
+        if self.critic is not None and head is not None:
+            head.detach = self.critic.detach or alone
         parts = minibatches(samples, self.config.minibatches)
         if self.balance is not None:
             parts = [self.balance(part) for part in parts]

@@ -1,8 +1,7 @@
 """Preference learning on stored trajectories: of two, the better one is made likelier beside the worse one.
 
 Source: M-DPO and M-KTO (2409.02392), ORPO (2403.07691); the losses and how they differ are in ``losses.preference``.
-Differs: several objectives (MAH-DPO, 2510.01167, gives each an output head of its own) train one policy, by a weighted
-sum over each objective's pairs.
+MAH-DPO (2510.01167): of several objectives each has its own pairs, and its own output layer where the settings say so.
 """
 
 from __future__ import annotations
@@ -74,12 +73,13 @@ def train(parts: PreferenceParts) -> Path:
     noun = "labels" if config.loss == "m_kto" else "pairs"
     if problems and setup.console is not None and processes.is_main:
         setup.console.print(f"{len(problems)} {noun} left out: {problems[0]}", markup=False, soft_wrap=True)
-    filler = filler_of(feed)
+    heads = tuple(config.objectives) if config.heads == "per_objective" else ()
+    filler = filler_of(feed, heads)
 
     def pack(own: Sequence[Example]) -> list[MicroBatch]:
         counts = processes.sums(Counter(example.objective for example in own))
-        weights = [config.objectives[example.objective] / counts[example.objective] for example in own]
-        return micro_batches(own, weights, feed, setup.training)
+        weights = shares(config, counts)
+        return micro_batches(own, [weights[example.objective] for example in own], feed, setup.training, heads)
 
     def objective(_: Sequence[Example], pieces: Sequence[MicroBatch]) -> PreferenceObjective:
         if config.loss != "m_kto" or config.z0 == "zero":
@@ -117,6 +117,17 @@ def prepared(parts: PreferenceParts, images: Images) -> tuple[list[Example], lis
     return examples_of(found, parts.rows, known)
 
 
+def shares(config: PreferenceConfig, counts: Mapping[str, float]) -> dict[str, float]:
+    """What an example of each objective counts. ``counts``: examples of each in the update, over all processes.
+
+    The loss is the weighted sum of the objectives' means; with heads of their own it is the mean of these over the
+    heads that have examples (``losses.preference.mah_dpo_loss``).
+    """
+    if config.heads == "per_objective":
+        return {name: 1.0 / (len(counts) * count) for name, count in counts.items()}
+    return {name: config.objectives[name] / count for name, count in counts.items()}
+
+
 def lead(metrics: Mapping[str, float]) -> dict[str, float]:
     """How far the better side lies ahead of the worse one, on average."""
     if not {"chosen", "rejected"} <= metrics.keys():
@@ -126,8 +137,7 @@ def lead(metrics: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class PreferenceObjective:
-    """The loss of an update, summed over all micro-batches and processes: of each objective its weight times the mean
-    over its examples.
+    """The loss of an update, summed over all micro-batches and processes (see ``shares``).
 
     Metrics: ``chosen`` and ``rejected`` (of labels: the desirable and the others) are the mean implicit reward, beta
     times the log-ratio to the reference (``orpo``: the mean log-prob per token); ``accuracy`` is the share that they

@@ -15,7 +15,15 @@ from rich.console import Console
 import mmturn
 from mmturn.config import config_hash
 from mmturn.errors import CheckpointError, ConfigError, MmturnError
-from mmturn.training.checkpoints import Checkpoints, CheckpointState, check_resumable, read_state
+from mmturn.models.mixture import save_mixture
+from mmturn.training.checkpoints import (
+    HEADS_NAME,
+    POLICY_NAME,
+    Checkpoints,
+    CheckpointState,
+    check_resumable,
+    read_state,
+)
 from mmturn.training.export import architecture_of, save_policy
 from mmturn.training.log import FILE_NAME, RunLog, check_boards
 from mmturn.training.randomness import random_states, restore_random_states
@@ -171,11 +179,13 @@ class Run:
             self.checkpoints.begin(self.done)
         self.processes.barrier()
         self.setup.updater.save(hidden / "deepspeed")
-        weights = self.setup.updater.weights()
+        exported = self.setup.updater.export()
         states = self.processes.gather((random_states(), {name: file.position for name, file in self.files.items()}))
         if self.processes.is_main:
-            assert weights is not None and self.log is not None
-            save_policy(hidden / "policy", self.setup.updater.policy.model, weights, self.setup.assets)
+            assert exported is not None and self.log is not None
+            save_policy(hidden / POLICY_NAME, self.setup.updater.policy.model, exported.weights, self.setup.assets)
+            if exported.mixture is not None:
+                save_mixture(hidden / HEADS_NAME, exported.mixture)
             positions = [dict(position) for _, position in states]
             positions[0][FILE_NAME] = self.log.position
             self.checkpoints.commit(hidden, self._state([rng for rng, _ in states], positions, metrics))

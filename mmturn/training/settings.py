@@ -333,7 +333,10 @@ class PreferenceConfig:
     of each history that trajectories share, the two furthest apart that go on differently, from that turn on."""
     objectives: dict[str, float] = field(default_factory=lambda: {"total": 1.0})
     """What of the reward is compared -> weight of its mean loss: ``total``, ``outcome``, or the raw value of a
-    component. Each objective has pairs of its own; they train one policy."""
+    component. Each objective has pairs of its own."""
+    heads: Literal["shared", "per_objective"] = "shared"
+    """shared: all objectives train one policy, by the weighted sum. per_objective: each has an output layer of its own
+    on one trunk, all learn alike, and ``objectives`` are the weights that ``policy/`` mixes them with (MAH-DPO)."""
     good_from: float = 1.0
     """thresholds, widest and labels: a trajectory is good from this value on."""
     bad_to: float = 0.5
@@ -390,4 +393,8 @@ class PreferenceConfig:
         _require(
             self.loss != "m_kto" or (self.pairs == "thresholds" and not self.per_group and not self.margin),
             "preference.loss m_kto learns from labels: set preference.pairs to thresholds, per_group and margin to 0",
+        )
+        _require(
+            self.loss != "m_kto" or self.heads == "shared",
+            "preference.heads per_objective learns from pairs: set preference.loss to m_dpo or orpo",
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mmturn.errors import CheckpointError, ConfigError
+from mmturn.models.mixture import OUTPUT_LAYER, Mixture
 from mmturn.training import zero3
 from mmturn.training.images import ImagePiece, Images
 from mmturn.training.means import Means
@@ -30,7 +31,7 @@ from mmturn.training.settings import TrainingConfig
 from mmturn.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
-    from mmturn.models.policy import TokenScores
+    from mmturn.models.policy import PolicyModule, TokenScores
     from mmturn.models.step import ViewFeatures
 
 _TAG = "state"
@@ -48,6 +49,16 @@ class Loss:
     """Metric -> largest value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A policy as a checkpoint keeps it."""
+
+    weights: dict[str, Tensor]
+    """Of a plain model, by name."""
+    mixture: Mixture | None = None
+    """What its output layer is folded from; None: it is the model's own."""
+
+
 LossFn = Callable[["TokenScores", MicroBatch], Loss]
 
 
@@ -57,7 +68,7 @@ class Updater:
     Raises ConfigError for a policy without trainable weights.
     """
 
-    def __init__(self, policy: nn.Module, config: TrainingConfig, processes: Processes) -> None:
+    def __init__(self, policy: PolicyModule, config: TrainingConfig, processes: Processes) -> None:
         import deepspeed
 
         seed_everything(config)
@@ -92,7 +103,7 @@ class Updater:
         """One optimizer step over the micro-batches of all processes; metrics, with ``loss`` and ``grad_norm``.
 
         ``lr``: of the policy; None: its weights stay as they are, and the loss must bring them gradients of 0.
-        ``critic_lr``: of its value head, where it has one.
+        ``critic_lr``: of its critic, where it has one.
         ``filler``: one without sampled tokens and images, for a process with fewer micro-batches than another.
         ``images``: encodes what the batches show; None: they bring their own patches.
         All processes must call it, with any number of micro-batches, none included.
@@ -143,6 +154,9 @@ class Updater:
         self._engine.step()
         if lr is None:
             self._uncount_step()
+        if self.policy.actions is not None:
+            with zero3.whole(list(self.policy.actions.layers.parameters()), self._stage == 3):
+                self.policy.actions.follow()
         if norm is None:
             norm = self._engine.get_global_grad_norm()
         return float(norm)
@@ -173,16 +187,26 @@ class Updater:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """Hold all parameters in full within: once per rollout phase under ZeRO-3, for free otherwise."""
-        if self._stage != 3:
-            yield
-            return
-        with zero3.gathered(self._engine):
+        """Hold all parameters in full within, the output layer as it is exported: once per rollout phase under ZeRO-3,
+        for free otherwise."""
+        with zero3.gathered(self._engine) if self._stage == 3 else nullcontext(), self.policy.folded():
             yield
 
     def weights(self) -> dict[str, Tensor] | None:
-        """Weights of the transformers model by name, on CPU, LoRA merged in; None in processes other than the first."""
-        return zero3.full_weights(self.policy.model, self._stage == 3, self.processes)
+        """Weights of the transformers model by name, on CPU, LoRA merged in and all heads folded into its output layer;
+        None in processes other than the first."""
+        exported = self.export()
+        return None if exported is None else exported.weights
+
+    def export(self) -> Exported | None:
+        """What a checkpoint keeps of the policy, on CPU; None in processes other than the first. All must call it."""
+        sharded, heads = self._stage == 3, self.policy.folding
+        plain = zero3.full_weights(self.policy.model, sharded, self.processes)
+        layers = None if heads is None else zero3.full_weights(heads.layers, sharded, self.processes)
+        if plain is None or heads is None or layers is None:
+            return None if plain is None else Exported(plain)
+        mixture = heads.mixture(plain[self.policy.output_name], list(layers.values()))
+        return Exported({**plain, OUTPUT_LAYER: mixture.folded()}, mixture)
 
     def save(self, folder: Path) -> None:
         """Write DeepSpeed's state (weights, optimizer) into ``folder``; all processes must call it."""
@@ -259,16 +283,16 @@ class _Scored(nn.Module):
         self._last = None
 
 
-def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters for the optimizer: matrices with weight decay, vectors without; those of a critic by
-    themselves, last, without.
+def parameter_groups(policy: PolicyModule, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters for the optimizer: matrices with weight decay, vectors without; those of a critic (its value
+    head, and what values actions) by themselves, last, without.
 
-    Raises ConfigError when nothing of the policy is trainable.
+    Raises ConfigError when nothing of the policy is trainable, unless action heads learn beside it.
     """
     head = _head_of(policy)
     of_critic = {id(p) for p in head}
     trainable = [p for p in policy.parameters() if p.requires_grad and id(p) not in of_critic]
-    if not trainable:
+    if not trainable and policy.actions is None:
         raise ConfigError("nothing to train: every weight of the policy is frozen")
     matrices = [p for p in trainable if p.ndim > 1 and weight_decay]
     vectors = [p for p in trainable if p.ndim <= 1 or not weight_decay]
@@ -280,10 +304,10 @@ def parameter_groups(policy: nn.Module, weight_decay: float) -> list[dict[str, A
     return [group for group in groups if group["params"]]
 
 
-def _head_of(policy: nn.Module) -> list[nn.Parameter]:
+def _head_of(policy: PolicyModule) -> list[nn.Parameter]:
     """A critic's parameters; none where there is no critic."""
-    critic: nn.Module | None = getattr(policy, "critic", None)
-    return [] if critic is None else list(critic.parameters())
+    parts = (policy.critic, None if policy.actions is None else policy.actions.layers)
+    return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
 
 def is_bfloat16(policy: nn.Module) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,7 +65,7 @@ def full_weights(model: nn.Module, sharded: bool, processes: Processes) -> dict[
     """
     copies: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():  # a tied weight comes once, by its first name
-        with _whole(parameter, sharded):
+        with whole([parameter], sharded):
             if processes.is_main:
                 copies[name] = parameter.detach().to("cpu", copy=True)
     if not processes.is_main:
@@ -83,13 +83,14 @@ def _persistent_buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _whole(parameter: nn.Parameter, sharded: bool) -> Iterator[None]:
+def whole(parameters: Sequence[nn.Parameter], sharded: bool) -> Iterator[None]:
+    """Some parameters in full, to be read; all processes must call it when they are sharded."""
     if not sharded:
         yield
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters([parameter]):
+    with deepspeed.zero.GatheredParameters(list(parameters)):
         yield
 
 

@@ -48,9 +48,8 @@ def values_of(name: str) -> dict[str, Any]:
 
 OVER = {"spiral": "nano_board", "pag": "nano_check", "reveal": "nano_check"}
 """Rows that want another world than nano_rl's -> the recipe that they are laid over."""
-NAMES = [name for name in SHIPPED if "preference" not in values_of(name)]
-COMPARING = [name for name in SHIPPED if name not in NAMES]
-"""Rows of ``mmturn prefer``."""
+NAMES = [name for name in SHIPPED if "method" in values_of(name)]
+"""Rows of ``mmturn train``; the others are in test_stored_methods.py."""
 
 
 def recipe_of(values: Mapping[str, Any]) -> Recipe:
@@ -331,20 +330,3 @@ def test_dart_learns_from_a_success_that_was_stored(tasks: list[Task], tmp_path:
     stored = list(read_trajectories(tmp_path / "run" / "rollouts"))
     (injected,) = [t for t in stored if "injected" in t.meta]
     assert injected.turns == stored[1].turns and injected.id == stored[5].id and len(stored) == 6
-
-
-@pytest.mark.parametrize("name", COMPARING)
-def test_a_row_of_preferences_takes_two_updates_of_the_small_policy(name: str, tmp_path: Path) -> None:
-    from mmturn.jobs.prefer import prefer_policy
-    from mmturn.training.log import read_metrics
-
-    small = (
-        "training.updates=2", "training.save_every=0", "training.log=[]", "training.progress=false",
-        "data.train_tasks=6", "data.validation_tasks=0", "preference.samples=4", "preference.pairs_per_update=2",
-        "training.schedule=constant", "training.warmup=0",
-    )  # fmt: skip
-    torch.set_num_threads(1)
-    prefer_policy(read_recipe("nano_prefer", small, name)[0], tmp_path / "run")
-    lines = list(read_metrics(tmp_path / "run"))
-    assert [line["update"] for line in lines] == [1, 2]
-    assert any(value > 0 for line in lines for key, value in line.items() if key.endswith("/grad_norm")), lines

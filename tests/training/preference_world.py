@@ -9,6 +9,7 @@ from typing import Any
 
 from mmturn.credit.pairs import Label, Pair
 from mmturn.models.features import FeatureCache
+from mmturn.models.heads import ObjectiveHeads
 from mmturn.training.preference import PreferenceParts
 from mmturn.training.processes import start_processes
 from mmturn.training.run import RunSetup
@@ -63,6 +64,8 @@ def parts_of(
     **setup: Any,
 ) -> PreferenceParts:
     """A run of preference learning in the world."""
+    if config.heads == "per_objective":
+        world.policy.heads = ObjectiveHeads.of(world.loaded, config.objectives)
     updater = Updater(world.policy, training, start_processes("cpu"))
     return PreferenceParts(
         RunSetup(folder, training, updater, **setup), config, rows_of(world, siblings(world)), found, world.feed,

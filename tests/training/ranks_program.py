@@ -18,12 +18,13 @@ from mmturn.credit.pairs import Label
 from mmturn.losses.aggregate import Denominators
 from mmturn.models.features import FeatureCache
 from mmturn.models.settings import LoraSettings
-from mmturn.training import preference, rl
+from mmturn.training import offline, preference, rl
 from mmturn.training.crediting import Crediting
 from mmturn.training.images import Images
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
 from mmturn.training.objective import PolicyObjective
+from mmturn.training.offline_settings import OfflineConfig
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
 from mmturn.training.sampling import Sampled
@@ -31,6 +32,7 @@ from mmturn.training.settings import CriticConfig, CurriculumConfig, PreferenceC
 from mmturn.training.signals import SignalPass
 from mmturn.training.updater import Updater
 from mmturn.types import StopReason, Trajectory
+from tests.training.offline_world import offline_parts, stored
 from tests.training.preference_world import PAIRS, parts_of
 from tests.training.small_world import TRAINING, World, credited, grade, make_world, rl_parts
 
@@ -101,18 +103,27 @@ def learn_balanced(world: World, rank: int | None) -> tuple[Updater, dict[str, f
     return updater, learner.learn(samples, 1), seen
 
 
-def prefer(model: Path, folder: Path, loss: Literal["m_dpo", "m_kto"]) -> dict[str, torch.Tensor] | None:
-    """Two steps over three pairs or five labels, which two processes cannot halve; the weights."""
-    labels = loss == "m_kto"
+def prefer(model: Path, folder: Path, kind: Literal["m_dpo", "m_kto", "mah_dpo"]) -> dict[str, torch.Tensor] | None:
+    """Two steps over three pairs or five labels, which two processes cannot halve; the weights. ``mah_dpo``: the third
+    pair has a head of its own, which one of the processes never sees a row of."""
+    labels = kind == "m_kto"
     config = PreferenceConfig(
-        loss=loss, pairs="thresholds" if labels else "best_worst", pairs_per_update=5 if labels else 3, beta=0.5
-    )
+        loss="m_kto" if labels else "m_dpo", pairs="thresholds" if labels else "best_worst",
+        pairs_per_update=5 if labels else 3, beta=0.5,
+    )  # fmt: skip
     found = [Label(index, index % 2 == 0) for index in range(5)] if labels else PAIRS
+    if kind == "mah_dpo":
+        config = dataclasses.replace(config, heads="per_objective", objectives={"total": 1.0, "look": 2.0})
+        found = [*PAIRS[:2], dataclasses.replace(PAIRS[2], objective="look")]
     training = dataclasses.replace(CONFIG, updates=2, zero_stage=3, save_every=0, micro_batch_rows=2)
     parts = parts_of(make_world(model), folder, training, config, found)
     preference.train(parts)
     return parts.setup.updater.weights()
 
+
+PREFERRED: tuple[Literal["m_dpo", "m_kto", "mah_dpo"], ...] = ("m_dpo", "m_kto", "mah_dpo")
+
+TRUNKS: tuple[Literal["frozen", "learns"], ...] = ("frozen", "learns")
 
 GAE = {"name": "gae", "lam": 0.9}
 VALUED: dict[str, tuple[Literal[0, 2, 3], str, dict[str, Any]]] = {
@@ -149,6 +160,24 @@ def learn_values(
     with updater.gathered():
         head = torch.cat([p.detach().flatten().clone() for p in world.policy.critic.parameters()])
     return updater, metrics, head
+
+
+def learn_offline(
+    model: Path, folder: Path, trunk: Literal["frozen", "learns"], alone: bool
+) -> dict[str, torch.Tensor] | None:
+    """Two steps of ILQL over three trajectories; what the checkpoint keeps. The processes cannot halve them."""
+    stage: Literal[0, 3] = 0 if alone else 3
+    training = dataclasses.replace(CONFIG, updates=2, zero_stage=stage, save_every=0, micro_batch_rows=2, lr=1e-3)
+    config = OfflineConfig(trajectories_per_update=3, lr=2e-2, polyak=0.3, cql_weight=0.1, trunk=trunk)
+    world = make_world(model)
+    parts = offline_parts(world, folder, training, config, stored(world, 3))
+    offline.train(parts)
+    exported = parts.setup.updater.export()
+    if exported is None or exported.mixture is None or world.policy.actions is None:
+        return None
+    slow = world.policy.actions.slow
+    assert slow is not None
+    return {**exported.weights, "q": exported.mixture.layers["q"], **dict(slow.named_buffers())}
 
 
 def look_while_gathered(world: World, updater: Updater, rank: int) -> None:
@@ -201,10 +230,14 @@ def main(model: Path, out: Path) -> None:
     everything = start_processes("cpu").gather(seen)
     if rank == 0:
         torch.save({"weights": weights, "metrics": metrics, "seen": everything}, out / "balanced.pt")
-    for loss in ("m_dpo", "m_kto"):
-        weights = prefer(model, out / loss, loss)
+    for kind in PREFERRED:
+        weights = prefer(model, out / kind, kind)
         if rank == 0:
-            torch.save(weights, out / f"{loss}.pt")
+            torch.save(weights, out / f"{kind}.pt")
+    for trunk in TRUNKS:
+        weights = learn_offline(model, out / trunk, trunk, alone=False)
+        if rank == 0:
+            torch.save(weights, out / f"{trunk}.pt")
     for updates in (2, 4):  # a run, and its resumption
         torch.manual_seed(0)
         world = make_world(model)

@@ -17,7 +17,17 @@ from mmturn.models.settings import LoraSettings
 from mmturn.store.trajectories import read_trajectories
 from mmturn.training.checkpoints import read_state
 from mmturn.training.log import read_metrics
-from tests.training.ranks_program import CONFIG, VALUED, learn, learn_balanced, learn_values, prefer
+from tests.training.ranks_program import (
+    CONFIG,
+    PREFERRED,
+    TRUNKS,
+    VALUED,
+    learn,
+    learn_balanced,
+    learn_offline,
+    learn_values,
+    prefer,
+)
 from tests.training.small_world import make_world
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
@@ -114,7 +124,7 @@ def test_work_is_evened_out_and_the_result_is_the_same(ran: Path, qwen3: Path) -
         assert torch.allclose(found["weights"][key], weight, atol=2e-6), key
 
 
-@pytest.mark.parametrize("loss", ["m_dpo", "m_kto"])
+@pytest.mark.parametrize("loss", PREFERRED)
 def test_preferences_are_learned_as_by_one(ran: Path, qwen3: Path, tmp_path: Path, loss: Any) -> None:
     want = prefer(qwen3, tmp_path, loss)
     found = torch.load(ran / f"{loss}.pt", weights_only=True)
@@ -125,6 +135,19 @@ def test_preferences_are_learned_as_by_one(ran: Path, qwen3: Path, tmp_path: Pat
     ours, theirs = ([{key: line[key] for key in keys} for line in read_metrics(p)] for p in (ran / loss, tmp_path))
     assert all(line == pytest.approx(other, abs=1e-4) for line, other in zip(ours, theirs, strict=True))
     assert ours[1]["preference/loss"] != pytest.approx(ours[0]["preference/loss"], abs=1e-3), "it must have moved"
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_offline_critics_learn_as_by_one(ran: Path, qwen3: Path, tmp_path: Path, trunk: Any) -> None:
+    want = learn_offline(qwen3, tmp_path, trunk, alone=True)
+    found = torch.load(ran / f"{trunk}.pt", weights_only=True)
+    assert want is not None and found.keys() == want.keys()
+    for key, weight in want.items():
+        assert torch.allclose(found[key], weight, atol=2e-5 if key == "lm_head.weight" else 2e-6), key
+    keys = [f"offline/{name}" for name in ("loss", "grad_norm", "q", "value", "cql", "nll")]
+    ours, theirs = ([{key: line[key] for key in keys} for line in read_metrics(p)] for p in (ran / trunk, tmp_path))
+    assert all(line == pytest.approx(other, abs=1e-4) for line, other in zip(ours, theirs, strict=True))
+    assert ours[1]["offline/loss"] != pytest.approx(ours[0]["offline/loss"], abs=1e-3), "it must have moved"
 
 
 def test_a_run_of_two_is_resumed(ran: Path) -> None:

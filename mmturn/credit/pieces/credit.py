@@ -9,7 +9,7 @@ from mmturn.credit import gae as gaes
 from mmturn.credit import gain as gains
 from mmturn.credit import roles, togo
 from mmturn.credit import turns as per_turns
-from mmturn.credit.graded import Graded, Worth, cut, flat, stretches, values_of
+from mmturn.credit.graded import Graded, Worth, cut, flat, stretches, token_rewards, values_of
 from mmturn.credit.outcome import Single, Std
 from mmturn.credit.returns import returns_to_go
 from mmturn.credit.signals import needs
@@ -93,7 +93,7 @@ def igpo(
 def gae(group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0) -> list[Worth]:
     """GAE over sampled tokens, a turn's reward on its last token; ``whiten`` normalises it. See ``gae.gae``."""
     return [
-        cut(gaes.gae(_token_rewards(g), flat(values_of(g)), gamma, lam, g.signals.final_value), g.tokens) for g in group
+        cut(gaes.gae(token_rewards(g), flat(values_of(g)), gamma, lam, g.signals.final_value), g.tokens) for g in group
     ]
 
 
@@ -105,7 +105,7 @@ def bilevel_gae(
     worths: list[Worth] = []
     for g in group:
         ends = [sum(g.tokens[: k + 1]) - 1 for k in range(g.num_turns)]
-        rewards, values = _token_rewards(g), flat(values_of(g))
+        rewards, values = token_rewards(g), flat(values_of(g))
         found = gaes.bilevel_gae(
             rewards, values, [1] * len(values), ends, gamma, lam, gamma_turn, g.signals.final_value
         )  # fmt: skip
@@ -136,16 +136,9 @@ def tapo(group: Sequence[Graded], *, verifier: str = "verifier") -> list[Worth]:
     return worths
 
 
-def _token_rewards(graded: Graded) -> list[float]:
-    """[sum n_k] rewards on the last sampled token of their turns."""
-    if not all(graded.tokens):
-        raise DataError(f"trajectory {graded.id}: its engine reported no token ids, so it has no tokens to credit")
-    return flat([(*(0.0,) * (count - 1), reward) for count, reward in zip(graded.tokens, graded.stream, strict=True)])
-
-
 def _penalised(graded: Graded, kl_coef: float) -> list[float]:
     """[sum n_k] rewards of tokens less what they cost for the distance from the reference policy."""
-    rewards = _token_rewards(graded)
+    rewards = token_rewards(graded)
     if kl_coef < 0:
         raise ValueError(f"kl_coef must be 0 or more, got {kl_coef}")
     if not kl_coef:
