@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, get_args
 
-Signal = Literal["values", "entropies", "gold"]
+Signal = Literal["values", "entropies", "gold", "utterances"]
 """Fields of ``graded.Signals``."""
 
 F = TypeVar("F", bound=Callable[..., Any])

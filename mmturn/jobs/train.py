@@ -103,7 +103,8 @@ def train_policy(
     policy, module = trainee.policy, trainee.module
     say_ignored(policy, console)
     reference = Reference(module, recipe.training, trainee.processes) if recipe.rl.kl_coef else None
-    module.critic = None if critic is None else ValueHead.of(policy.loaded)
+    valued = critic is not None and critic.kind == "value"
+    module.critic = ValueHead.of(policy.loaded) if valued else None
     updater = Updater(module, recipe.training, trainee.processes)
     engine = policy.engine()
     driver = policy.driver(engine, recipe.rollout)

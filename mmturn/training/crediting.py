@@ -16,8 +16,10 @@ from mmturn.types import GOLD_ERRORS, Trajectory
 Scored = Mapping[str, Signals]
 """Trajectory -> signals of a forward pass over its rows."""
 Score = Callable[[Sequence[Trajectory], frozenset[str]], Scored]
-"""Computes ``values`` or ``entropies`` of trajectories, whichever are asked for. All processes must call it."""
-FORWARD = frozenset({"values", "entropies"})
+"""Computes signals of trajectories, whichever are asked for. All processes must call it."""
+LEARNED = frozenset({"values", "utterances"})
+"""Signals that a critic has to learn."""
+FORWARD = LEARNED | {"entropies"}
 """Signals that take a forward pass of the trainer."""
 Groups = tuple[tuple[Trajectory, ...], ...]
 
@@ -25,13 +27,16 @@ Groups = tuple[tuple[Trajectory, ...], ...]
 class Crediting:
     """Assigns credit over the batch of all processes, so that the result does not depend on how many there are."""
 
-    def __init__(self, method: Method, processes: Processes, score: Score, *, critic: bool = False) -> None:
-        """``critic``: one learns, so that values are computed whether or not the method reads them. Raises ConfigError
-        for a method that reads values without one."""
-        if "values" in method.needs and not critic:
-            raise ConfigError(f"method {method.config.row!r} reads values: a critic must learn them")
+    def __init__(
+        self, method: Method, processes: Processes, score: Score, *, learned: frozenset[str] = frozenset()
+    ) -> None:
+        """``learned``: what a critic gives, computed whether or not the method reads it. Raises ConfigError for a
+        method that reads what none learns."""
+        missing = sorted(method.needs & LEARNED - learned)
+        if missing:
+            raise ConfigError(f"method {method.config.row!r} reads {missing[0]}: a critic must learn them")
         self.method, self.processes, self.score = method, processes, score
-        self.needs = method.needs | ({"values"} if critic else frozenset())
+        self.needs = method.needs | learned
 
     def __call__(self, groups: Groups) -> tuple[Groups, dict[str, Assigned]]:
         """This process's groups with their advantages per turn, and by trajectory what goes into the loss.

@@ -54,6 +54,18 @@ class Appended(Protocol):
         ...
 
 
+class Part(Protocol):
+    """Something that learns beside the policy, and has a folder of its own in each checkpoint."""
+
+    def save(self, folder: Path) -> None:
+        """Write it; the main process alone is asked to."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read it back; all processes are asked to, after files that grow are as they were."""
+        ...
+
+
 @dataclass(frozen=True)
 class RunSetup:
     """What a run is made of, besides its way of learning."""
@@ -107,9 +119,11 @@ class Run:
         line: tuple[tuple[str, str], ...],
         *,
         files: Mapping[str, Appended] | None = None,
+        parts: Mapping[str, Part] | None = None,
         total: int | None = None,
     ) -> None:
-        self.kind, self.setup, self.source, self.files = kind, setup, source, dict(files or {})
+        self.kind, self.setup, self.source = kind, setup, source
+        self.files, self.parts = dict(files or {}), dict(parts or {})
         self.total = setup.training.updates if total is None else total
         self.processes = setup.updater.processes
         training = setup.training
@@ -175,6 +189,8 @@ class Run:
         states = self.processes.gather((random_states(), {name: file.position for name, file in self.files.items()}))
         if self.processes.is_main:
             assert weights is not None and self.log is not None
+            for name, part in self.parts.items():
+                part.save(hidden / name)
             save_policy(hidden / "policy", self.setup.updater.policy.model, weights, self.setup.assets)
             positions = [dict(position) for _, position in states]
             positions[0][FILE_NAME] = self.log.position
@@ -229,6 +245,8 @@ class Run:
         positions = found.positions[self.processes.rank]
         for name, file in self.files.items():
             file.start(positions.get(name))
+        for name, part in self.parts.items():
+            part.load(path / name)
         self.done, self._logged = found.update, positions.get(FILE_NAME, 0)
         if self.processes.is_main:
             self.checkpoints.remove_after(found.update)

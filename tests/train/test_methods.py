@@ -53,8 +53,10 @@ def test_a_row_names_every_box(name: str) -> None:
     values = values_of(name)
     assert set(values) <= SECTIONS
     assert set(values["method"]) == {"row", "shape", "credit", "normalise", "select"}, "it replaces any other method"
-    loss = {"ratio", "surrogate", "clip_low", "clip_high", "kl_coef", "aggregation"}
-    assert loss <= set(values["rl"]) and ("dual_clip" in values["rl"]) == (values["rl"]["surrogate"] == "clip")
+    surrogate = values["rl"]["surrogate"]
+    clipped = set() if surrogate == "pg" else {"ratio", "clip_low", "clip_high"}
+    assert {"surrogate", "kl_coef", "aggregation"} | clipped <= set(values["rl"])
+    assert ("dual_clip" in values["rl"]) == (surrogate == "clip")
     Method(recipe_of(values).method)
     recipe, _ = read_recipe("nano_rl", (), name)
     assert recipe.method == recipe_of(values).method and recipe.data.train == "visual_search"
@@ -92,7 +94,10 @@ def signals(seed: int, tokens: tuple[int, ...]) -> Signals:
     dice = torch.Generator().manual_seed(seed)
     drawn = [tuple(torch.rand(count, generator=dice).tolist()) for count in tokens]
     gold = tuple(tuple((-3 * torch.rand(2, generator=dice)).tolist()) for _ in tokens)
-    return Signals(values=tuple(drawn), entropies=tuple(drawn), gold=gold, final_value=0.3 * (seed == 2))
+    said = tuple(tuple(torch.rand(4, generator=dice).tolist()) for _ in tokens)
+    return Signals(
+        values=tuple(drawn), entropies=tuple(drawn), gold=gold, final_value=0.3 * (seed == 2), utterances=said
+    )
 
 
 def objective(config: RlConfig) -> tuple[float, list[float]]:

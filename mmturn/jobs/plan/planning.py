@@ -16,6 +16,7 @@ from mmturn.jobs.plan.work import Stage, stages_of
 from mmturn.jobs.plan.workload import Wishes, Workload, workload_of
 from mmturn.models.files import model_folder
 from mmturn.recipe import Recipe, check_rl, method_of
+from mmturn.training.critic_settings import CriticConfig
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ def plan_of(recipe: Recipe, wishes: Wishes | None = None, *, probe: bool = True)
     )  # fmt: skip
 
 
-def _check(recipe: Recipe) -> bool:
-    """Refuse what ``mmturn train`` refuses before it loads weights; whether there is a critic."""
+def _check(recipe: Recipe) -> CriticConfig | None:
+    """Refuse what ``mmturn train`` refuses before it loads weights; the critic, where there is one."""
     check_rl(recipe)
     if recipe.model.dtype == "float16":
         raise ConfigError("training needs a model in float32 or bfloat16 (model.dtype), not float16")
-    return method_of(recipe, allow_code=True)[1] is not None
+    return method_of(recipe, allow_code=True)[1]

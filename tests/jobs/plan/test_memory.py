@@ -166,3 +166,17 @@ def test_a_critics_head_is_counted(repo: Path) -> None:
     assert planned("critic.enabled=true").training.trainable == valued.training.trainable
     with pytest.raises(ConfigError, match=r"critic\.anchor is last"):
         planned("method.credit={name: turn_gae}", "critic.anchor=last")
+
+
+def test_a_critic_over_utterances_is_counted(repo: Path) -> None:
+    hidden = shape_of(repo / "checkpoints" / "nano").hidden
+    judge = ("method.credit={name: q_minus_v}", "method.normalise=[]", "critic.kind=utterance", "critic.detach=true")
+    plain, judged = planned(), planned(*judge)
+    assert judged.training.trainable == plain.training.trainable, "DeepSpeed knows nothing of it"
+    assert judged.memory.lasting["critic"] == 20 * 4 * (hidden**2 + 2 * hidden + 1)
+    assert judged.memory.peak == plain.memory.peak + judged.memory.lasting["critic"]
+    flops = [
+        {stage.name: stage.flops for stage in made.stages}["update"]
+        for made in (plain, planned(*judge, "critic.replay=0"), planned(*judge, "critic.replay=64"))
+    ]
+    assert flops[0] < flops[1] < flops[2], "a forward pass for what is judged, and one for what is replayed"
