@@ -15,9 +15,9 @@ from mmturn.models.settings import ModelConfig
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.tasks.visual_search.words import LEVELS
+from mmturn.training.critic_settings import CriticConfig
 from mmturn.training.offline_settings import OfflineConfig
 from mmturn.training.settings import (
-    CriticConfig,
     CurriculumConfig,
     PreferenceConfig,
     RlConfig,
@@ -216,16 +216,26 @@ _UNWEIGHED = (
 
 
 def method_of(recipe: Recipe, allow_code: bool = False) -> tuple[Method, CriticConfig | None]:
-    """A run's method, and how its critic learns: None where nothing reads values. Raises ConfigError for boxes that are
-    wrong, and for a critic that learns values at other tokens than credit reads."""
+    """A run's method, and how its critic learns: None where nothing reads one. Raises ConfigError for boxes that are
+    wrong, and for a critic that does not give what the method reads."""
     method, critic = Method(recipe.method, allow_code), recipe.critic
-    if not critic.enabled and "values" not in method.needs:
+    read = sorted(method.needs & {"values", "utterances"})
+    if not critic.enabled and not read:
         return method, None
-    read = method.value_anchor
-    if read is not None and critic.anchor not in ("all", read):
+    for signal in read:
+        if signal != critic.signal:
+            kind = "value" if signal == "values" else "utterance"
+            raise ConfigError(
+                f"method {recipe.method.row!r} reads {signal}, which a critic of another kind gives: set "
+                f"critic.kind: {kind}"
+            )
+    if critic.kind == "utterance":
+        _check_replay(recipe, method)
+    anchor = method.value_anchor
+    if anchor is not None and critic.anchor not in ("all", anchor):
         raise ConfigError(
-            f"critic.anchor is {critic.anchor}, but method.credit reads the value at the {read} token of each turn: "
-            f"set critic.anchor: {read}, or all"
+            f"critic.anchor is {critic.anchor}, but method.credit reads the value at the {anchor} token of each turn: "
+            f"set critic.anchor: {anchor}, or all"
         )
     return method, critic
 
@@ -233,6 +243,21 @@ def method_of(recipe: Recipe, allow_code: bool = False) -> tuple[Method, CriticC
 def wants_reference(recipe: Recipe, method: Method) -> bool:
     """Whether a run compares its policy with the one that it was loaded as: in the loss, or in the method's rewards."""
     return recipe.rl.kl_coef > 0 or "drift" in method.needs
+
+
+def _check_replay(recipe: Recipe, method: Method) -> None:
+    """What a critic needs that learns from trajectories of earlier updates again."""
+    if recipe.critic.replay and recipe.rl.keep_rollouts_every != 1:
+        raise ConfigError(
+            "critic.replay is above 0: a resumed run reads the trajectories back from its stored rollouts, so set "
+            f"rl.keep_rollouts_every: 1 (it is {recipe.rl.keep_rollouts_every}), or critic.replay: 0"
+        )
+    if method.shape_needs:
+        signals = ", ".join(sorted(method.shape_needs))
+        raise ConfigError(
+            f"method.shape reads {signals}, which trajectories no longer have when a critic learns from them again: "
+            "take another box of method.shape, or another critic.kind"
+        )
 
 
 def settings_of(component: Mapping[str, Json]) -> dict[str, Json]:

@@ -184,7 +184,7 @@ CREDITS = Registry(
         name: f"{_PIECES}.credit:{name}"
         for name in (
             "total", "outcome", "own_turn", "returns", "returns_less_others", "token_returns", "mt_grpo",
-            "mt_grpo_two_turn", "igpo", "gae", "bilevel_gae", "turn_gae", "tapo",
+            "mt_grpo_two_turn", "igpo", "gae", "bilevel_gae", "turn_gae", "tapo", "q_minus_v",
         )
     },
 )  # fmt: skip

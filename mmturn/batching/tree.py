@@ -47,6 +47,8 @@ class Packed:
     trees: tuple[Tree, ...]
     before: Tensor
     """int64 [n] per sampled token, row by row: the packed column that predicts it."""
+    own: Tensor
+    """int64 [n] and the one that it stands in."""
     ends: Tensor
     """int64 [B] per row: the packed column of its last token."""
     images: tuple[int, ...]
@@ -54,7 +56,7 @@ class Packed:
 
     def to(self, device: torch.device | str) -> Packed:
         """The same on another device."""
-        moved = {name: getattr(self, name).to(device) for name in ("row", "column", "before", "ends")}
+        moved = {name: getattr(self, name).to(device) for name in ("row", "column", "before", "own", "ends")}
         return replace(self, **moved)
 
 
@@ -71,6 +73,7 @@ def pack(
     row: list[np.ndarray] = []
     column: list[np.ndarray] = []
     before: list[np.ndarray] = []
+    own: list[np.ndarray] = []
     ends: list[np.ndarray] = []
     images: list[int] = []
     trees: list[Tree] = []
@@ -89,12 +92,14 @@ def pack(
             images += image_index[number][shown:]
             place = np.concatenate((start + np.arange(prefix), np.arange(branch.start, branch.stop)))
             # a row's first token has no column before it: it cannot have been sampled
-            before.append(place[np.flatnonzero(rows[number].loss_mask[1:])])
+            sampled = np.flatnonzero(rows[number].loss_mask[1:])
+            before.append(place[sampled])
+            own.append(place[sampled + 1])
             ends.append(place[-1:])
         trees.append(tree)
         first, start = first + size, tree.end
-    found = [torch.from_numpy(np.concatenate(part).astype(np.int64)) for part in (row, column, before, ends)]
-    return Packed(found[0], found[1], tuple(trees), found[2], found[3], tuple(images))
+    found = [torch.from_numpy(np.concatenate(part).astype(np.int64)) for part in (row, column, before, own, ends)]
+    return Packed(found[0], found[1], tuple(trees), found[2], found[3], found[4], tuple(images))
 
 
 def shared_prefix(rows: Sequence[Row], image_token_id: int) -> tuple[int, int]:

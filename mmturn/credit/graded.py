@@ -31,6 +31,8 @@ class Signals:
     than the reference policy. Its mean over samples of the policy is the KL divergence."""
     gold: tuple[tuple[float, ...], ...] | None = None
     """[K][m] log-probs of the gold answer's tokens given what each turn saw."""
+    utterances: tuple[tuple[float, ...], ...] | None = None
+    """[K][4] what a critic over utterances says of each turn: two Q of what was said, two V of the state before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,14 @@ def _of_turns(signals: Signals, turns: Sequence[int]) -> Signals:
     def chosen(stream: tuple[tuple[float, ...], ...] | None) -> tuple[tuple[float, ...], ...] | None:
         return None if stream is None else tuple(stream[k] for k in turns)
 
-    values, entropies, drift, gold = map(chosen, (signals.values, signals.entropies, signals.drift, signals.gold))
-    return Signals(values, signals.final_value, entropies, drift, gold)
+    return Signals(
+        values=chosen(signals.values),
+        final_value=signals.final_value,
+        entropies=chosen(signals.entropies),
+        drift=chosen(signals.drift),
+        gold=chosen(signals.gold),
+        utterances=chosen(signals.utterances),
+    )
 
 
 def by_group(
@@ -213,11 +221,12 @@ def example_graded(index: int, outcome: float, turns: Sequence[float]) -> Graded
     """A graded trajectory of group ``g`` with every signal, of two tokens a turn: to try pieces out."""
     count = len(turns)
     two = tuple((-0.1 * k, -0.2) for k in range(count))
+    four = tuple((0.4 + 0.1 * k, 0.3, 0.1, 0.2) for k in range(count))
+    signals = Signals(values=two, entropies=two, drift=two, gold=two, utterances=four)
     return Graded(
         id=str(index), group="g", index=index, task="t", meta={}, status="terminated", outcome=outcome,
         turns=tuple(turns), tokens=(2,) * count, seats=("policy",) * count, versions=(0,) * count,
-        acted=(True,) * count, values={"answer": outcome},
-        signals=Signals(values=two, entropies=two, drift=two, gold=two),
+        acted=(True,) * count, values={"answer": outcome}, signals=signals,
     )  # fmt: skip
 
 

@@ -40,7 +40,8 @@ class MethodConfig:
     revision_bonus, generation_gain, or ./file.py:function (one graded trajectory -> the same with other rewards)."""
     credit: Piece = dataclasses.field(default_factory=lambda: {"name": "total"})
     """The box that says what trajectories of a group are worth: total, outcome, own_turn, returns, returns_less_others,
-    token_returns, mt_grpo, mt_grpo_two_turn, igpo, gae, bilevel_gae, turn_gae, tapo, or ./file.py:function."""
+    token_returns, mt_grpo, mt_grpo_two_turn, igpo, gae, bilevel_gae, turn_gae, tapo, q_minus_v, or
+    ./file.py:function."""
     normalise: tuple[Piece, ...] = ({"name": "group"},)
     """Boxes that make advantages of worths, one after the other: group, leave_one_out, whiten, by_role, by_task,
     seat_baseline, less_values, or ./file.py:function."""
@@ -112,6 +113,11 @@ class Method:
         return frozenset().union(*map(_needed, boxes))
 
     @property
+    def shape_needs(self) -> frozenset[str]:
+        """Those that its boxes of ``shape`` read."""
+        return frozenset().union(*map(_needed, self._shape))
+
+    @property
     def value_anchor(self) -> Anchor | None:
         """The one token of a turn at which credit reads the critic, by its setting ``anchor``; None where it reads it
         at all of them, or not at all."""
@@ -134,9 +140,14 @@ class Method:
         found = dict(zip(order, self._assign([batch[i] for i in order]), strict=True))
         return [found[i] for i in range(len(batch))]
 
-    def _assign(self, batch: list[Graded]) -> list[Assigned]:
+    def shaped(self, graded: Graded) -> Graded:
+        """A trajectory with the rewards that credit sees."""
         for shape in self._shape:
-            batch = [shape(graded) for graded in batch]
+            graded = shape(graded)
+        return graded
+
+    def _assign(self, batch: list[Graded]) -> list[Assigned]:
+        batch = [self.shaped(graded) for graded in batch]
         raw = by_group(batch, lambda group: _fitting(group, self._credit(group), self.config.credit["name"]))
         worths: Sequence[Worth] = raw
         for box, piece in zip(self._normalise, self.config.normalise, strict=True):

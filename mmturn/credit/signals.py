@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, get_args
 
-Signal = Literal["values", "entropies", "drift", "gold"]
+Signal = Literal["values", "entropies", "drift", "gold", "utterances"]
 """Fields of ``graded.Signals``."""
-FORWARD = frozenset({"values", "entropies", "drift"})
+LEARNED = frozenset({"values", "utterances"})
+"""Signals that a critic has to learn."""
+FORWARD = LEARNED | {"entropies", "drift"}
 """Signals that take a forward pass of the trainer."""
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -105,7 +105,8 @@ def train_policy(
     say_ignored(policy, console)
     compared = wants_reference(recipe, method)
     reference = Reference(module, recipe.training, trainee.processes) if compared else None
-    module.critic = None if critic is None else ValueHead.of(policy.loaded)
+    valued = critic is not None and critic.kind == "value"
+    module.critic = ValueHead.of(policy.loaded) if valued else None
     stale = copy_of(policy.loaded) if recipe.rl.cross_policy.share else None
     updater = Updater(module, recipe.training, trainee.processes)
     samplers = Samplers(

@@ -27,15 +27,17 @@ def td_targets(rewards: Tensor, next_values: Tensor, gamma: float, done: Tensor 
 
 
 def archer_critic_loss(q: Tensor, v: Tensor, q_targets: Tensor, v_targets: Tensor) -> Tensor:
-    """Squared errors of two Q and two V, summed: [N, 2] each -> [N]. Utterances, not tokens.
+    """Squared errors of two Q, summed and averaged over [N, 2] utterances, and those of two V over [M, 2] states.
 
     ``q``: Q of the stored action. ``q_targets``: ``td_targets`` of the target network's two V of the next state.
     ``v_targets``: the target network's two Q of an action freshly sampled at the same state. Each of the two learns
-    from its own target.
+    from its own target; none of a kind count 0. Scalar.
 
     Source: ArCHer (2402.19446), as in its code (archer/trainer.py), where each term is averaged over the batch.
+    Differs: V may be learned at other states than Q, or at fewer.
     """
-    return (squared_error(q, q_targets) + squared_error(v, v_targets)).sum(dim=-1)
+    pairs = ((q, q_targets), (v, v_targets))
+    return torch.stack([squared_error(*pair).sum() / max(pair[0].shape[:-1].numel(), 1) for pair in pairs]).sum()
 
 
 def archer_advantage(q: Tensor, v: Tensor) -> Tensor:

@@ -11,12 +11,24 @@ from torch import Tensor, nn
 
 from mmturn.batching.collate import Batch, blank_image
 from mmturn.errors import ConfigError
+from mmturn.losses.value import anchors
 from mmturn.models import tree_attention
 from mmturn.models.action_values import ActionHeads
 from mmturn.models.heads import ObjectiveHeads, OutputHeads
 from mmturn.models.load import LoadedModel, base_model
 from mmturn.models.step import ViewFeatures, encoder_outputs, vision_features
 from mmturn.models.value_head import ValueHead
+
+
+class BatchStates(NamedTuple):
+    """Hidden states about what each turn of a batch says: float32 and without gradient; turns row by row, in order."""
+
+    starts: Tensor
+    """[turns, H]; those that predict a turn's first sampled token."""
+    ends: Tensor
+    """[turns, H]; those of a turn's last sampled token."""
+    last: Tensor
+    """[B, H]; those of each row's last token."""
 
 
 class TokenScores(NamedTuple):
@@ -36,6 +48,21 @@ class TokenScores(NamedTuple):
     """float32 [B, T, J]; its log-softmax among the worths of all tokens, 0 where the loss mask is 0."""
     target_q: Tensor | None = None
     """float32 [B, T, J]; ``q`` by the heads' slow copies, without gradient; None where there are none."""
+    states: BatchStates | None = None
+    """None unless they were asked for."""
+
+
+class _Hidden(NamedTuple):
+    """Hidden states of all columns that ran, and where to find those of some tokens among them."""
+
+    columns: Tensor
+    """[C, H]"""
+    before: Tensor
+    """int64 [n] per sampled token, row by row: the column that predicts it."""
+    own: Tensor
+    """int64 [n] and the one that it stands in."""
+    ends: Tensor
+    """int64 [B] per row: the column of its last token."""
 
 
 class PolicyModule(nn.Module):
@@ -88,15 +115,19 @@ class PolicyModule(nn.Module):
         """Whether the vision tower has nothing to train."""
         return not any(p.requires_grad for p in base_model(self.model).model.visual.parameters())
 
-    def forward(self, batch: Batch, features: Sequence[ViewFeatures] | None = None) -> TokenScores:
+    def forward(
+        self, batch: Batch, features: Sequence[ViewFeatures] | None = None, with_states: bool = False
+    ) -> TokenScores:
         """Scores of the tokens where ``batch.loss_mask`` is 1. The batch must be on the model's device.
 
-        ``features``: of ``batch.views``, encoded before; None encodes ``batch.patches`` now.
+        ``features``: of ``batch.views``, encoded before; None encodes ``batch.patches`` now. ``with_states``: what a
+        critic of its own reads, too.
         """
         blank = None
         if features is None:
             features, blank = self._encode(batch)
-        hidden, last = self._padded(batch, features) if batch.packed is None else self._packed(batch, features)
+        found = self._padded(batch, features) if batch.packed is None else self._packed(batch, features)
+        hidden, last = found.columns[found.before], found.columns[found.ends]
         if blank is not None:
             hidden = hidden + blank.to(hidden.dtype)
         sampled = batch.loss_mask[:, 1:].bool()
@@ -107,6 +138,8 @@ class PolicyModule(nn.Module):
             valued = self.critic(torch.cat((hidden, last.detach())))
             values, final_values = _spread(valued[: len(hidden)], sampled), valued[len(hidden) :].detach()
         scores = TokenScores(_spread(chosen, sampled), _spread(entropy, sampled), values, final_values)
+        if with_states:
+            scores = scores._replace(states=_states(batch, found))
         return scores if self.actions is None else scores._replace(**self._action_values(hidden, batch, sampled))
 
     @property
@@ -165,9 +198,8 @@ class PolicyModule(nn.Module):
             for name, values in found.items()
         }
 
-    def _padded(self, batch: Batch, features: Sequence[ViewFeatures]) -> tuple[Tensor, Tensor]:
-        """[n, H] hidden states that predict the sampled tokens, and [B, H] those of each row's last token: each row by
-        itself, the reference for ``_packed``."""
+    def _padded(self, batch: Batch, features: Sequence[ViewFeatures]) -> _Hidden:
+        """Each row by itself, the reference for ``_packed``."""
         # No attention mask: rows are padded on the right, so that causal attention hides the padding from every real
         # token, and the fast causal kernels stay in use.
         hidden: Tensor = (
@@ -181,11 +213,14 @@ class PolicyModule(nn.Module):
             )
             .last_hidden_state
         )
-        ends = batch.attention_mask.sum(1).clamp(min=1) - 1
-        last = hidden[torch.arange(len(hidden), device=hidden.device), ends]
-        return hidden[:, :-1][batch.loss_mask[:, 1:].bool()], last
+        rows, length, _ = hidden.shape
+        starts = torch.arange(rows, device=hidden.device) * length
+        row, column = batch.loss_mask[:, 1:].nonzero(as_tuple=True)
+        before = starts[row] + column
+        ends = starts + batch.attention_mask.sum(1).clamp(min=1) - 1
+        return _Hidden(hidden.flatten(0, 1), before, before + 1, ends)
 
-    def _packed(self, batch: Batch, features: Sequence[ViewFeatures]) -> tuple[Tensor, Tensor]:
+    def _packed(self, batch: Batch, features: Sequence[ViewFeatures]) -> _Hidden:
         """The same from trees in which a group's common beginning and its images run once."""
         base, packed = base_model(self.model), batch.packed
         assert packed is not None
@@ -201,7 +236,7 @@ class PolicyModule(nn.Module):
             use_cache=False,
             trees=packed.trees,
         ).last_hidden_state
-        return hidden[0, packed.before], hidden[0, packed.ends]
+        return _Hidden(hidden[0], packed.before, packed.own, packed.ends)
 
     def _encode(self, batch: Batch) -> tuple[list[ViewFeatures], Tensor | None]:
         """Features of the unique views; without any, a zero that has been through the tower."""
@@ -213,6 +248,13 @@ class PolicyModule(nn.Module):
             return features, None
         touched = torch.stack([part.sum() for part in (features[0].pooled, *features[0].deepstack)])
         return [], touched.sum() * 0.0
+
+
+def _states(batch: Batch, found: _Hidden) -> BatchStates:
+    sampled = batch.loss_mask[:, 1:].bool()
+    first, final = (anchors(batch.loss_mask, batch.turn_index, at)[:, 1:][sampled].bool() for at in ("first", "last"))
+    places = found.before[first], found.own[final], found.ends
+    return BatchStates(*(found.columns[place].detach().float() for place in places))
 
 
 def _spread(values: Tensor, sampled: Tensor) -> Tensor:

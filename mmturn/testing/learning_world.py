@@ -211,7 +211,11 @@ def learn(
     world: LearningWorld, method: MethodConfig, rl: RlConfig, seed: int, updates: int = 100, shuffled: bool = False
 ) -> Learned:
     """What a method makes of a policy that knows nothing. ``shuffled``: the negative control; see ``update``."""
-    learner = Learner(method, rl, seed)
+    return taught(Learner(method, rl, seed), world, updates, shuffled)
+
+
+def taught(learner: Learner, world: LearningWorld, updates: int, shuffled: bool = False) -> Learned:
+    """How a learner does after its updates."""
     for version in range(updates):
         learner.update(world, version, shuffled)
     return learner.evaluate(world)

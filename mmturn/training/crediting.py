@@ -9,7 +9,7 @@ from typing import Any
 from mmturn.credit.graded import Signals, Worth, graded_of, turn_means, unit_of
 from mmturn.credit.lessons import Lesson
 from mmturn.credit.method import Assigned, Method
-from mmturn.credit.signals import FORWARD
+from mmturn.credit.signals import FORWARD, LEARNED
 from mmturn.errors import ConfigError, DataError
 from mmturn.training.processes import Processes
 from mmturn.types import GOLD_ERRORS, Trajectory
@@ -25,16 +25,23 @@ class Crediting:
     """Assigns credit over the batch of all processes, so that the result does not depend on how many there are."""
 
     def __init__(
-        self, method: Method, processes: Processes, score: Score, *, critic: bool = False, reference: bool = False
+        self,
+        method: Method,
+        processes: Processes,
+        score: Score,
+        *,
+        learned: frozenset[str] = frozenset(),
+        reference: bool = False,
     ) -> None:
-        """``critic``: one learns, so that values are computed whether or not the method reads them; ``reference``: a
-        policy to compare with is there. Raises ConfigError for a method that reads what one of them says without it."""
-        if "values" in method.needs and not critic:
-            raise ConfigError(f"method {method.config.row!r} reads values: a critic must learn them")
+        """``learned``: what a critic gives, computed whether or not the method reads it; ``reference``: a policy to
+        compare with is there. Raises ConfigError for a method that reads what none learns, or nothing can tell."""
+        missing = sorted(method.needs & LEARNED - learned)
+        if missing:
+            raise ConfigError(f"method {method.config.row!r} reads {missing[0]}: a critic must learn them")
         if "drift" in method.needs and not reference:
             raise ConfigError(f"method {method.config.row!r} has a KL penalty in its reward: give it a reference")
         self.method, self.processes, self.score = method, processes, score
-        self.needs = method.needs | ({"values"} if critic else frozenset())
+        self.needs = method.needs | learned
 
     def __call__(self, groups: Groups) -> tuple[Groups, dict[str, Assigned]]:
         """This process's groups with their advantages per turn, and by trajectory what goes into the loss.

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from mmturn.losses.aggregate import Denominators, aggregate
 from mmturn.losses.value import At, ReturnFit, anchors, clipped_value_loss, return_fit
+from mmturn.training.critic_settings import CriticConfig
 from mmturn.training.material import Sample
 from mmturn.training.microbatches import MicroBatch
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import Processes
-from mmturn.training.settings import CriticConfig
 from mmturn.training.updater import Loss
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from mmturn.media import ImageStore
 from mmturn.training.balance import Balance, work_of
 from mmturn.training.cost import update_cost
 from mmturn.training.critic import JointObjective, ValueObjective, explained_variance, lessons
+from mmturn.training.critic_settings import CriticConfig
 from mmturn.training.feed import Feed
 from mmturn.training.images import Images
 from mmturn.training.material import Sample, denominators_of, minibatches, presence
@@ -22,7 +23,7 @@ from mmturn.training.objective import PolicyObjective, with_sample_size
 from mmturn.training.price import Price
 from mmturn.training.reference import Reference
 from mmturn.training.schedules import schedule_factor
-from mmturn.training.settings import CriticConfig, RlConfig, TrainingConfig
+from mmturn.training.settings import RlConfig, TrainingConfig
 from mmturn.training.updater import Updater
 
 

@@ -65,6 +65,12 @@ class Processes:
             dist.recv_object_list(parcel, src=source, device=self.device)
         return parcel[0] if self.rank == target else None
 
+    def agree(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Put the numbers of the first process into the tensors of all, in place. All processes must call it."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+
     def barrier(self) -> None:
         """Wait for the others."""
         if self.world_size > 1:

@@ -6,32 +6,40 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mmturn.credit.graded import graded_of
 from mmturn.credit.method import Method
 from mmturn.interfaces import Rubric, TaskSource
 from mmturn.media import ImageStore
 from mmturn.models.features import FeatureCache
+from mmturn.models.load import base_model
 from mmturn.store.trajectories import FILE_NAME, TrajectoryWriter, images_folder, read_trajectories
 from mmturn.training.cost import rollout_cost, with_shares
 from mmturn.training.crediting import Crediting, Groups
+from mmturn.training.critic_settings import CriticConfig
 from mmturn.training.curriculum import Curriculum
 from mmturn.training.feed import Feed
 from mmturn.training.images import Images, images_of
 from mmturn.training.learner import Learner
-from mmturn.training.material import samples_of
+from mmturn.training.material import Sample, samples_of
 from mmturn.training.outages import Outages
 from mmturn.training.pool import UPDATE, SuccessPool
 from mmturn.training.price import Price
 from mmturn.training.processes import Processes
 from mmturn.training.reference import Reference
 from mmturn.training.rollout_metrics import LINE, sampled_metrics
-from mmturn.training.run import Run, RunSetup
+from mmturn.training.run import Part, Run, RunSetup
 from mmturn.training.sampling import Roll, Sampler
-from mmturn.training.settings import CriticConfig, CurriculumConfig, RlConfig
+from mmturn.training.scan import Scan
+from mmturn.training.settings import CurriculumConfig, RlConfig
 from mmturn.training.signals import SignalPass
 from mmturn.training.traps import Traps
+from mmturn.training.utterance_critic import UtteranceCritic
+from mmturn.training.utterances import UtteranceLearner
 from mmturn.types import Trajectory
 
 ROLLOUTS_NAME = "rollouts"
+CRITIC_NAME = "critic"
+"""Of a critic's folder in a checkpoint, where it is no part of the policy's."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class RlParts:
     reference: Reference | None = None
     """Needed with ``kl_coef`` above 0, and where the method reads ``drift``."""
     critic: CriticConfig | None = None
-    """How the policy's value head learns; needed where the method reads values."""
+    """How a critic learns; needed where the method reads one. A value head has to be on the policy already."""
     on_update: Callable[[UpdateReport], None] | None = None
     """Called after each update, in every process."""
 
@@ -82,12 +90,12 @@ def train(parts: RlParts) -> Path:
     """
     setup, config = parts.setup, parts.config
     images = images_of(setup, parts.feed, parts.features)
-    learner = Learner(
-        setup.updater, setup.training, config, parts.feed, images, parts.reference, parts.price, parts.images,
-        parts.critic,
-    )  # fmt: skip
-    sampler = sampler_of(parts, images)
-    with RolloutFile(parts, sampler.pool) as kept, Run("rl", setup, sampler, LINE, files={ROLLOUTS_NAME: kept}) as run:
+    learners = learners_of(parts, images)
+    sampler = sampler_of(parts, images, learners.utterances)
+    with (
+        RolloutFile(parts, sampler.pool) as kept,
+        Run("rl", setup, sampler, LINE, files={ROLLOUTS_NAME: kept}, parts=learners.parts) as run,
+    ):
         outages, traps = Outages(run.say), Traps(parts.tools)
         for notice in parts.method.notices:
             run.say(f"not verified: {notice}")
@@ -104,7 +112,9 @@ def train(parts: RlParts) -> Path:
                 run.say(f"dropped: {problem}")
             outages.note(update, *over_all(run.processes, sampled.drawn_groups, problems), "trajectories")
             with run.clock("update"):
-                metrics = learner.learn(samples, update)
+                metrics, lost = learners(sampled.trajectories, samples, update)
+            for problem in lost[:3]:
+                run.say(f"not learned from again: {problem}")
             if config.keep_rollouts_every and update % config.keep_rollouts_every == 0:
                 with run.clock("store"):
                     kept.write(update, sampled.groups)
@@ -120,14 +130,62 @@ def train(parts: RlParts) -> Path:
     return latest
 
 
-def sampler_of(parts: RlParts, images: Images) -> Sampler:
+@dataclass(frozen=True, slots=True)
+class Learners:
+    """All that learns in an update."""
+
+    policy: Learner
+    """And a value head."""
+    utterances: UtteranceLearner | None = None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """What is beside the policy in a checkpoint."""
+        return {} if self.utterances is None else {CRITIC_NAME: self.utterances}
+
+    def __call__(
+        self, trajectories: Sequence[Trajectory], samples: Sequence[Sample], update: int
+    ) -> tuple[dict[str, float], list[str]]:
+        """Metrics of an update, and by name what a critic could not learn from again. The critic goes first: it learns
+        what the policy that has sampled may expect. All processes must call it."""
+        if self.utterances is None:
+            return self.policy.learn(samples, update), []
+        critic, lost = self.utterances.learn(trajectories, update)
+        if self.utterances.config.pretrains(update):
+            return {**self.policy.learn([], update), "policy/lr": 0.0, **critic}, lost
+        return {**self.policy.learn(samples, update), **critic}, lost
+
+
+def learners_of(parts: RlParts, images: Images) -> Learners:
+    """What learns in a run: the policy, and a critic of the kind that the settings name."""
+    setup, critic = parts.setup, parts.critic
+    judging = critic is not None and critic.kind == "utterance"
+    learner = Learner(
+        setup.updater, setup.training, parts.config, parts.feed, images, parts.reference, parts.price, parts.images,
+        None if judging else critic,
+    )  # fmt: skip
+    if critic is None or not judging:
+        return Learners(learner)
+    processes = setup.updater.processes
+    size = base_model(setup.updater.policy.model).config.text_config.hidden_size
+    made = UtteranceCritic(size, critic, setup.training, processes.device)
+    scan = Scan(setup.updater, setup.training, parts.feed, images)
+
+    def rewards(trajectory: Trajectory) -> Sequence[float]:
+        return parts.method.shaped(graded_of(trajectory)).stream
+
+    return Learners(learner, UtteranceLearner(made, scan, rewards, rollouts_folder(setup), parts.images))
+
+
+def sampler_of(parts: RlParts, images: Images, utterances: UtteranceLearner | None = None) -> Sampler:
     """What samples and credits the groups of an update."""
     setup, config, curriculum = parts.setup, parts.config, parts.curriculum
     processes = setup.updater.processes
-    signals = SignalPass(setup.updater, setup.training, parts.feed, images, parts.reference)
+    judge = None if utterances is None else utterances.judge
+    signals = SignalPass(setup.updater, setup.training, parts.feed, images, parts.reference, judge)
+    learned: frozenset[str] = frozenset() if parts.critic is None else frozenset({parts.critic.signal})
     crediting = Crediting(
-        parts.method, processes, signals,
-        critic=parts.critic is not None, reference=parts.reference is not None,
+        parts.method, processes, signals, learned=learned, reference=parts.reference is not None
     )  # fmt: skip
     return Sampler(
         source=parts.source,
@@ -151,15 +209,19 @@ def over_all(
     return sum(number for number, _ in parts), [problem for _, problems in parts for problem in problems]
 
 
+def rollouts_folder(setup: RunSetup) -> Path:
+    """Where this process keeps its rollouts."""
+    processes = setup.updater.processes
+    return setup.folder / (ROLLOUTS_NAME if processes.is_main else f"{ROLLOUTS_NAME}.{processes.rank}")
+
+
 class RolloutFile:
     """Where a process keeps its rollouts, with their images; each trajectory's meta says of which update it is.
 
     They are what was trained on. ``pool``: where a run is resumed, it recalls the successes among them."""
 
     def __init__(self, parts: RlParts, pool: SuccessPool | None = None) -> None:
-        processes = parts.setup.updater.processes
-        name = ROLLOUTS_NAME if processes.is_main else f"{ROLLOUTS_NAME}.{processes.rank}"
-        self.folder, self._images, self._pool = parts.setup.folder / name, parts.images, pool
+        self.folder, self._images, self._pool = rollouts_folder(parts.setup), parts.images, pool
         self._writer: TrajectoryWriter | None = None
 
     @property

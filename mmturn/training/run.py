@@ -62,6 +62,18 @@ class Appended(Protocol):
         ...
 
 
+class Part(Protocol):
+    """Something that learns beside the policy, and has a folder of its own in each checkpoint."""
+
+    def save(self, folder: Path) -> None:
+        """Write it; the main process alone is asked to."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read it back; all processes are asked to, after files that grow are as they were."""
+        ...
+
+
 @dataclass(frozen=True)
 class RunSetup:
     """What a run is made of, besides its way of learning."""
@@ -115,9 +127,11 @@ class Run:
         line: tuple[tuple[str, str], ...],
         *,
         files: Mapping[str, Appended] | None = None,
+        parts: Mapping[str, Part] | None = None,
         total: int | None = None,
     ) -> None:
-        self.kind, self.setup, self.source, self.files = kind, setup, source, dict(files or {})
+        self.kind, self.setup, self.source = kind, setup, source
+        self.files, self.parts = dict(files or {}), dict(parts or {})
         self.total = setup.training.updates if total is None else total
         self.processes = setup.updater.processes
         training = setup.training
@@ -183,6 +197,8 @@ class Run:
         states = self.processes.gather((random_states(), {name: file.position for name, file in self.files.items()}))
         if self.processes.is_main:
             assert exported is not None and self.log is not None
+            for name, part in self.parts.items():
+                part.save(hidden / name)
             save_policy(hidden / POLICY_NAME, self.setup.updater.policy.model, exported.weights, self.setup.assets)
             if exported.mixture is not None:
                 save_mixture(hidden / HEADS_NAME, exported.mixture)
@@ -239,6 +255,8 @@ class Run:
         positions = found.positions[self.processes.rank]
         for name, file in self.files.items():
             file.start(positions.get(name))
+        for name, part in self.parts.items():
+            part.load(path / name)
         self.done, self._logged = found.update, positions.get(FILE_NAME, 0)
         if self.processes.is_main:
             self.checkpoints.remove_after(found.update)

@@ -268,37 +268,6 @@ class CurriculumConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class CriticConfig:
-    """A value head on the policy, trained with it. A method that reads values has one; others have none."""
-
-    enabled: bool = False
-    """Train a critic although nothing in the method reads its values."""
-    lr: float = 1e-5
-    """Its peak learning rate; warm-up and schedule are those of ``training.lr``."""
-    coef: float = 0.5
-    """Weight of its loss beside the policy's."""
-    value_clip: float = 0.5
-    """How far a new value counts away from the one before the update; 0 does not clip."""
-    anchor: Literal["all", "first", "last"] = "all"
-    """The tokens that it learns at: all that were sampled, or the first or last of each turn."""
-    detach: bool = False
-    """Keep its gradients from the language model: the head alone learns values."""
-    targets: Literal["advantage", "returns"] = "advantage"
-    """What values regress to: advantage plus value, of credit before it is normalised; or Monte-Carlo returns, which
-    are what credit says with ``lam`` 1 and no critic."""
-    pretrain_updates: int = 0
-    """First updates in which the head alone learns, from Monte-Carlo returns; the policy's weights stay."""
-
-    def __post_init__(self) -> None:
-        for name in ("lr", "coef", "value_clip", "pretrain_updates"):
-            _require(getattr(self, name) >= 0, f"critic.{name} must be 0 or more, got {getattr(self, name)}")
-
-    def pretrains(self, update: int) -> bool:
-        """Whether an update, counted from 1, is one of the first."""
-        return update <= self.pretrain_updates
-
-
-@dataclass(frozen=True, slots=True)
 class SftConfig:
     """Supervised learning on stored trajectories."""
 

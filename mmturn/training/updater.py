@@ -172,11 +172,17 @@ class Updater:
 
     @torch.no_grad()
     def score(
-        self, pieces: Sequence[MicroBatch], *, filler: MicroBatch, images: Images | None = None
+        self,
+        pieces: Sequence[MicroBatch],
+        *,
+        filler: MicroBatch,
+        images: Images | None = None,
+        with_states: bool = False,
     ) -> list[TokenScores]:
-        """Log-probs under the present weights, without gradients; all processes must call it."""
+        """Log-probs under the present weights, without gradients, and with the hidden states of turns where they are
+        wanted; all processes must call it."""
         with self.clock("score"):
-            return score_all(self.policy, pieces, filler, self.processes, images)
+            return score_all(self.policy, pieces, filler, self.processes, images, with_states)
 
     def take_counters(self) -> dict[str, float]:
         """What this process did since the last call: tokens through the language model and through the head in
@@ -233,6 +239,7 @@ def score_all(
     filler: MicroBatch,
     processes: Processes,
     images: Images | None = None,
+    with_states: bool = False,
 ) -> list[TokenScores]:
     """Scores of each micro-batch by ``policy``; processes with fewer of them score ``filler`` as often as it takes."""
     scores = []
@@ -241,7 +248,7 @@ def score_all(
     for index in range(processes.maximum(len(pieces))):
         piece = pieces[index] if index < len(pieces) else filler
         features = None if images is None else images.of(piece.batch)
-        result = policy(piece.batch.to(processes.device), features)
+        result = policy(piece.batch.to(processes.device), features, with_states)
         if index < len(pieces):
             scores.append(result)
     return scores

@@ -388,3 +388,23 @@ def test_advantages_of_a_large_group_are_centred() -> None:
     group = [example_graded(i, dice.random(), (0.0,)) for i in range(64)]
     for normalise in ([{"name": "group"}], [CENTRED], [{"name": "leave_one_out"}]):
         assert abs(sum(row[0] for row in advantages(group, normalise=normalise))) < 1e-9
+
+
+def test_a_turn_is_worth_its_smaller_q_less_its_smaller_v() -> None:
+    said = ((0.9, 1.0, 0.5, 0.6), (0.2, -0.1, 0.3, 0.1), (0.0, 0.0, -1.0, 2.0))
+    graded = replace(example_graded(0, 5.0, (7.0, 8.0, 9.0)), signals=Signals(utterances=said))
+    boxes = {"credit": {"name": "q_minus_v"}, "normalise": []}
+    assert advantages([graded], **boxes)[0] == pytest.approx((0.4, -0.2, 1.0)), "rewards are the critic's business"
+    assert Method(build(MethodConfig, boxes)).needs == {"utterances"}
+    assert made([graded], **boxes)[0].lesson is None, "a value head has nothing to learn from it"
+    for lacking in (None, (said[0], said[1], ())):
+        bare = replace(graded, signals=Signals(utterances=lacking))
+        with pytest.raises(DataError, match="trajectory 0: no critic over utterances judged"):
+            made([bare], **boxes)
+
+
+def test_shaping_is_what_credit_sees_of_rewards() -> None:
+    gate = [{"name": "gate", "threshold": 0.5}]
+    method = Method(build(MethodConfig, {"shape": gate}))
+    assert [method.shaped(example_graded(0, outcome, (0.2,))).total for outcome in (0.0, 1.0)] == [0.0, 1.2]
+    assert method.shape_needs == frozenset()

@@ -172,3 +172,36 @@ def test_the_head_runs_on_sampled_positions_alone(
     with torch.no_grad():
         PolicyModule(loaded, 1.0, ())(batch)
     assert seen == [int(batch.loss_mask.sum())]
+
+
+def test_states_of_turns_are_those_about_what_was_sampled(
+    loaded: LoadedModel, renderer: Renderer, groups: list[list[Row]]
+) -> None:
+    """As each row by itself gives them, token by token, whether rows are padded or packed."""
+    policy = PolicyModule(loaded, 1.0, renderer.banned_ids)
+    rows = [row for group in groups for row in group]
+    with torch.no_grad():
+        both = [policy(batch_of(loaded, groups, packed), None, True).states for packed in (False, True)]
+        columns = [
+            policy._padded(b, policy._encode(b)[0]).columns for b in (batch_of(loaded, [[r]], False) for r in rows)
+        ]
+    for states in both:
+        assert states is not None
+        number = 0
+        for index, (row, hidden) in enumerate(zip(rows, columns, strict=True)):
+            for turn in dict.fromkeys(turn for turn in row.turn_index if turn >= 0):
+                places = [t for t, whose in enumerate(row.turn_index) if whose == turn]
+                torch.testing.assert_close(states.starts[number], hidden[places[0] - 1], rtol=0, atol=2e-5)
+                torch.testing.assert_close(states.ends[number], hidden[places[-1]], rtol=0, atol=2e-5)
+                number += 1
+            torch.testing.assert_close(states.last[index], hidden[-1], rtol=0, atol=2e-5)
+        assert number == len(states.starts) == len(states.ends) > len(rows)
+
+
+def test_states_are_given_where_they_are_asked_for(loaded: LoadedModel, groups: list[list[Row]]) -> None:
+    policy, batch = PolicyModule(loaded, 1.0, ()), batch_of(loaded, groups[:1], True)
+    with torch.no_grad():
+        assert policy(batch).states is None
+    states = policy(batch, None, True).states
+    assert states is not None and states.starts.dtype == torch.float32
+    assert not any(part.requires_grad for part in states), "a critic gives no gradients back"

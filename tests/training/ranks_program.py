@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 
+from mmturn.credit.graded import graded_of
 from mmturn.credit.method import Method, MethodConfig
 from mmturn.credit.pairs import Label
 from mmturn.losses.aggregate import Denominators
@@ -20,6 +21,7 @@ from mmturn.models.features import FeatureCache
 from mmturn.models.settings import LoraSettings
 from mmturn.training import offline, preference, rl
 from mmturn.training.crediting import Crediting
+from mmturn.training.critic_settings import CriticConfig
 from mmturn.training.images import Images
 from mmturn.training.learner import Learner
 from mmturn.training.material import samples_of
@@ -28,9 +30,12 @@ from mmturn.training.offline_settings import OfflineConfig
 from mmturn.training.processes import start_processes, stop_processes
 from mmturn.training.reference import Reference
 from mmturn.training.sampling import Sampled
-from mmturn.training.settings import CriticConfig, CurriculumConfig, PreferenceConfig, RlConfig, TrainingConfig
+from mmturn.training.scan import Scan
+from mmturn.training.settings import CurriculumConfig, PreferenceConfig, RlConfig, TrainingConfig
 from mmturn.training.signals import SignalPass
 from mmturn.training.updater import Updater
+from mmturn.training.utterance_critic import UtteranceCritic
+from mmturn.training.utterances import UtteranceLearner
 from mmturn.types import StopReason, Trajectory
 from tests.training.offline_world import offline_parts, stored
 from tests.training.preference_world import PAIRS, parts_of
@@ -149,7 +154,9 @@ def learn_values(
     learner = Learner(updater, training, RlConfig(), world.feed, images, critic=critic)
     method = Method(MethodConfig(credit=credit, normalise=({"name": "whiten"},)))
     signals = SignalPass(updater, training, world.feed, images, reference)
-    crediting = Crediting(method, processes, signals, critic=True, reference=reference is not None)
+    crediting = Crediting(
+        method, processes, signals, learned=frozenset({"values"}), reference=reference is not None
+    )  # fmt: skip
     metrics = []
     for update in (1, 2, 3):
         groups, assigned = crediting(tuple((replace(t, reward=grade(t)),) for t in own))
@@ -180,6 +187,38 @@ def learn_offline(
     return {**exported.weights, "q": exported.mixture.layers["q"], **dict(slow.named_buffers())}
 
 
+JUDGED: dict[str, Literal[0, 2, 3]] = {"utterances_zero0": 0, "utterances_zero3": 3}
+"""ZeRO stage."""
+
+
+def learn_utterances(
+    world: World, training: TrainingConfig, rank: int | None
+) -> tuple[Updater, list[dict[str, float]], torch.Tensor]:
+    """ArCHer from what is judged to weights: three updates, of which the later ones learn from older turns too; and the
+    critic's own weights."""
+    processes = start_processes("cpu")
+    updater = Updater(world.policy, training, processes)
+    images = Images(world.policy, world.feed.source, FeatureCache(1 << 24), processes)
+    critic = CriticConfig(kind="utterance", detach=True, lr=0.02, replay=6, steps=3, batch=3)
+    made = UtteranceCritic(world.loaded.base.config.text_config.hidden_size, critic, training, processes.device)
+    scan = Scan(updater, training, world.feed, images)
+    judge = UtteranceLearner(made, scan, lambda t: graded_of(t).stream, Path(), world.store)
+    learner = Learner(updater, training, RlConfig(surrogate="pg"), world.feed, images)
+    method = Method(MethodConfig(credit={"name": "q_minus_v"}, normalise=()))
+    signals = SignalPass(updater, training, world.feed, images, judge=judge.judge)
+    crediting = Crediting(method, processes, signals, learned=frozenset({"utterances"}))
+    metrics = []
+    for update in (1, 2, 3):
+        own = [replace(t, id=f"{t.id}@{update}", group=f"{t.group}@{update}") for t in work(world, rank)]
+        own = [replace(t, reward=grade(t), stop=StopReason.TURN_LIMIT if t.seed % 2 else t.stop) for t in own]
+        groups, assigned = crediting(tuple((t,) for t in own))
+        samples, problems = samples_of(Sampled(groups, assigned).in_loss, world.feed.ready_rows)
+        found, lost = judge.learn([t for group in groups for t in group], update)
+        assert not problems and not lost
+        metrics.append({**found, **learner.learn(samples, update)})
+    return updater, metrics, torch.cat([tensor.flatten().clone() for tensor in made.tensors])
+
+
 def look_while_gathered(world: World, updater: Updater, rank: int) -> None:
     """As many forward passes as a process likes, in no common order, then a common step again."""
     pieces = world.pieces(work(world, rank), rows=1)
@@ -194,6 +233,9 @@ def look_while_gathered(world: World, updater: Updater, rank: int) -> None:
 def main(model: Path, out: Path) -> None:
     """Each case in turn; all processes make the same engines in the same order."""
     rank = start_processes("cpu").rank
+    heard = torch.full((2,), float(rank))
+    start_processes("cpu").agree([heard])
+    assert heard.tolist() == [0.0, 0.0], "the first process is heard by all"
     cases = {
         "zero0": (0, {}),
         "zero2_padded": (2, {}),
@@ -222,6 +264,13 @@ def main(model: Path, out: Path) -> None:
         weights = updater.weights()
         if rank == 0:
             torch.save({"weights": weights, "metrics": metrics, "head": head}, out / f"{name}.pt")
+            print("done", name, flush=True)
+    for name, stage in JUDGED.items():
+        world = make_world(model)
+        updater, metrics, judge = learn_utterances(world, dataclasses.replace(CONFIG, zero_stage=stage), rank)
+        weights = updater.weights()
+        if rank == 0:
+            torch.save({"weights": weights, "metrics": metrics, "judge": judge}, out / f"{name}.pt")
             print("done", name, flush=True)
     torch.manual_seed(0)
     world = make_world(model)

@@ -24,6 +24,7 @@ from mmturn.rollout.groups import Episode
 from mmturn.schema import build
 from mmturn.training import rl
 from mmturn.training.critic import JointObjective, ValueObjective
+from mmturn.training.critic_settings import CriticConfig
 from mmturn.training.images import Images
 from mmturn.training.learner import Learner
 from mmturn.training.log import read_metrics
@@ -31,7 +32,7 @@ from mmturn.training.material import RowLesson, Sample
 from mmturn.training.objective import PolicyObjective
 from mmturn.training.processes import start_processes
 from mmturn.training.reference import Reference
-from mmturn.training.settings import CriticConfig, RlConfig, TrainingConfig
+from mmturn.training.settings import RlConfig, TrainingConfig
 from mmturn.training.updater import Updater, parameter_groups
 from mmturn.types import Reward, Trajectory
 from tests.training.small_world import TRAINING, World, grade, make_world, rl_parts, weights_of

@@ -19,12 +19,14 @@ from mmturn.training.checkpoints import read_state
 from mmturn.training.log import read_metrics
 from tests.training.ranks_program import (
     CONFIG,
+    JUDGED,
     PREFERRED,
     TRUNKS,
     VALUED,
     learn,
     learn_balanced,
     learn_offline,
+    learn_utterances,
     learn_values,
     prefer,
 )
@@ -104,6 +106,22 @@ def test_two_processes_with_a_critic_equal_one(ran: Path, qwen3: Path, name: str
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-5), key
     assert {"critic/explained_variance", "critic/loss"} <= want[-1].keys() and want[-1]["critic/value_mean"] != 0.0
     assert head.any() and torch.allclose(found["head"], head, atol=2e-5)
+    weights = updater.weights()
+    assert weights is not None
+    for key, weight in weights.items():
+        assert torch.allclose(found["weights"][key], weight, atol=1e-5), key
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_two_processes_with_a_critic_over_utterances_equal_one(ran: Path, qwen3: Path, name: str) -> None:
+    """From what is judged to what is learned, by turns of earlier updates of both processes too."""
+    updater, want, judge = learn_utterances(make_world(qwen3), replace(CONFIG, layout="padded"), None)
+    found = torch.load(ran / f"{name}.pt", weights_only=True)
+    for ours, theirs in zip(found["metrics"], want, strict=True):
+        for key in ("policy/loss", "policy/grad_norm", *(key for key in theirs if key.startswith("critic/"))):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-5), key
+    assert want[-1]["critic/replayed"] > 0 and want[-1]["critic/advantage_std"] > 0
+    assert torch.allclose(found["judge"], judge, atol=2e-4)
     weights = updater.weights()
     assert weights is not None
     for key, weight in weights.items():

@@ -136,6 +136,21 @@ def tapo(group: Sequence[Graded], *, verifier: str = "verifier") -> list[Worth]:
     return worths
 
 
+@needs("utterances")
+def q_minus_v(group: Sequence[Graded]) -> list[Worth]:
+    """Each turn the smaller Q of what was said less the smaller V of the state it was said in, by a critic over
+    utterances: an advantage already, so add no ``normalise``. Rewards are the critic's business. Source: ArCHer
+    (2402.19446); the same as ``losses.critics.archer_advantage``."""
+    worths: list[Worth] = []
+    for graded in group:
+        if graded.signals.utterances is None or not all(graded.signals.utterances):
+            raise DataError(
+                f"trajectory {graded.id}: no critic over utterances judged its turns, which this credit reads"
+            )
+        worths.append(tuple(min(turn[:2]) - min(turn[2:]) for turn in graded.signals.utterances))
+    return worths
+
+
 def _penalised(graded: Graded, kl_coef: float) -> list[float]:
     """[sum n_k] rewards of tokens less what they cost for the distance from the reference policy."""
     rewards = token_rewards(graded)

@@ -12,11 +12,14 @@ from mmturn.jobs.plan.held import Held, Precision, feature_bytes, slots_of
 from mmturn.jobs.plan.machine import Machine
 from mmturn.jobs.plan.workload import Workload, patches
 from mmturn.recipe import Recipe
+from mmturn.training.critic_settings import CriticConfig
 
 ELEMENT = {"float32": 4, "bfloat16": 2, "float16": 2}
 _BUCKET = 200_000_000
 _LIVE = 1_000_000_000
 _CUDA_CONTEXT = 500_000_000
+_JUDGING = 20
+"""Bytes of a parameter of a critic over utterances: itself, its slow copy, two moments and its gradient, in float32."""
 HOLES = {"cpu": 0.5, "cuda": 0.1}
 """Memory that an allocator neither uses again nor gives back, per byte of what comes and goes with an update: its
 gradients and activations. Measured with glibc: resident sets, less those of runs in which every large tensor is mapped
@@ -64,6 +67,8 @@ class Training:
     processes: int
     signals: frozenset[str] = frozenset()
     """Those of ``credit.signals.FORWARD`` that are computed before the first step; ``values`` are a critic's."""
+    judging: int = 0
+    """Parameters of a critic over utterances: each process holds all of them, and what they take to learn."""
 
 
 def dtype_of(recipe: Recipe, folder: Path) -> str:
@@ -76,9 +81,15 @@ def dtype_of(recipe: Recipe, folder: Path) -> str:
 
 
 def training_of(
-    recipe: Recipe, shape: Shape, dtype: str, processes: int, *, signals: frozenset[str] = frozenset()
+    recipe: Recipe,
+    shape: Shape,
+    dtype: str,
+    processes: int,
+    *,
+    signals: frozenset[str] = frozenset(),
+    critic: CriticConfig | None = None,
 ) -> Training:
-    """Counts parameters, with those of a critic's head."""
+    """Counts parameters, with those of a critic's heads."""
     counts = shape.parameters()
     total, element = sum(counts.values()), ELEMENT[dtype]
     if recipe.model.lora is not None:
@@ -86,10 +97,12 @@ def training_of(
         total += trainable
     else:
         trainable = total - (counts["vision"] if recipe.model.freeze_vision else 0)
+    judges = critic is not None and critic.kind == "utterance"
     head = shape.hidden + 1 if "values" in signals else 0
+    judging = 4 * (shape.hidden**2 + 2 * shape.hidden + 1) if judges else 0
     total, trainable = total + head, trainable + head
     stage = 2 if element == 2 and recipe.training.zero_stage == 0 else recipe.training.zero_stage
-    return Training(total, trainable, element, stage, processes, signals)
+    return Training(total, trainable, element, stage, processes, signals, judging)
 
 
 def memory_of(
@@ -141,6 +154,8 @@ def _weights(recipe: Recipe, training: Training) -> dict[str, float]:
     # two moments in float32; from stage 2 on DeepSpeed keeps a float32 copy of the weights beside them
     spread = training.processes if training.stage else 1
     parts["optimizer"] = training.trainable * (12 if training.stage else 8) / spread
+    if training.judging:
+        parts["critic"] = _JUDGING * float(training.judging)
     return parts
 
 

@@ -17,6 +17,7 @@ from mmturn.jobs.plan.work import Stage, stages_of
 from mmturn.jobs.plan.workload import Wishes, Workload, workload_of
 from mmturn.models.files import model_folder
 from mmturn.recipe import Recipe, check_rl, method_of
+from mmturn.training.critic_settings import CriticConfig
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,12 @@ def plan_of(recipe: Recipe, wishes: Wishes | None = None, *, probe: bool = True)
     Raises ConfigError for a recipe that cannot be, CheckpointError for a model that is not there.
     """
     wishes = wishes or Wishes()
-    signals = _check(recipe)
+    signals, critic = _check(recipe)
     folder = model_folder(recipe.model.path, download=recipe.model.download, weights=False)
     shape, family = shape_of(folder), family_of(folder, recipe.model.family)
     dtype = dtype_of(recipe, folder)
     work = workload_of(recipe, family, folder, wishes)
-    training = training_of(recipe, shape, dtype, wishes.processes, signals=signals)
+    training = training_of(recipe, shape, dtype, wishes.processes, signals=signals, critic=critic)
     device = recipe.model.device
     machine = measure(device, shape, dtype) if probe else machine_of(device)
     memory, held = memory_of(recipe, shape, work, training, machine)
@@ -97,10 +98,11 @@ def plan_of(recipe: Recipe, wishes: Wishes | None = None, *, probe: bool = True)
     )  # fmt: skip
 
 
-def _check(recipe: Recipe) -> frozenset[str]:
-    """Refuse what ``mmturn train`` refuses before it loads weights; the signals that a forward pass computes."""
+def _check(recipe: Recipe) -> tuple[frozenset[str], CriticConfig | None]:
+    """Refuse what ``mmturn train`` refuses before it loads weights; the signals that a forward pass computes, and the
+    critic, where there is one."""
     check_rl(recipe)
     if recipe.model.dtype == "float16":
         raise ConfigError("training needs a model in float32 or bfloat16 (model.dtype), not float16")
     method, critic = method_of(recipe, allow_code=True)
-    return FORWARD & (method.needs | ({"values"} if critic else set()))
+    return FORWARD & (method.needs | ({critic.signal} if critic else set())), critic

@@ -38,6 +38,9 @@ def stages_of(
     frozen = recipe.model.freeze_vision or recipe.model.lora is not None
     images = shape.vision.flops(work.grids)
     passes, vision = _passes(recipe, frozen, training.signals)
+    if training.judging:  # turns of earlier updates run once more
+        drawn = min(recipe.critic.replay, recipe.critic.steps * recipe.critic.batch)
+        passes += drawn / training.processes / work.trajectories
     one = tree_flops(shape, work)
     tokens = work.groups * (work.prompt + work.group_size * work.own)
     kept = shape.layers * held.layer * tokens

@@ -189,3 +189,17 @@ def test_a_stale_policy_is_counted_with_an_engine_of_its_own() -> None:
             assert after.phases["rollout"][part] == 2 * before.phases["rollout"][part]
         own_tower = 2 if how == (LEARNS,) else 1
         assert after.lasting["features"] == own_tower * before.lasting["features"]
+
+
+def test_a_critic_over_utterances_is_counted(repo: Path) -> None:
+    hidden = shape_of(repo / "checkpoints" / "nano").hidden
+    judge = ("method.credit={name: q_minus_v}", "method.normalise=[]", "critic.kind=utterance", "critic.detach=true")
+    plain, judged = planned(), planned(*judge)
+    assert judged.training.trainable == plain.training.trainable, "DeepSpeed knows nothing of it"
+    assert judged.memory.lasting["critic"] == 20 * 4 * (hidden**2 + 2 * hidden + 1)
+    assert judged.memory.peak == plain.memory.peak + judged.memory.lasting["critic"]
+    flops = [
+        {stage.name: stage.flops for stage in made.stages}["update"]
+        for made in (plain, planned(*judge, "critic.replay=0"), planned(*judge, "critic.replay=64"))
+    ]
+    assert flops[0] < flops[1] < flops[2], "a forward pass for what is judged, and one for what is replayed"
