@@ -25,7 +25,7 @@ class OfflineConfig:
     """Weight of the cross-entropy that keeps Q low for tokens that the data does not have."""
     polyak: float = 0.005
     """ilql: share of the way that the slow copies of Q follow in each update."""
-    beta: float = 16.0
+    beta: float = 4.0
     """How strongly the policy leans: beta times the mean Q is added to its logits."""
     lr: float = 1e-4
     """Peak learning rate of Q and V; warm-up and schedule are those of ``training.lr``, the trunk's."""

@@ -84,8 +84,8 @@ def test_mgpo_launcher_takes_an_update_under_zero_3(repo: Path, rows: Path, tmp_
     assert state["zero_stage"] == 3
 
 
-def test_prefer_launcher_and_its_recipe_on_stored_rollouts(repo: Path, tmp_path: Path):
-    """`train/nano_prefer.sh --smoke`, then `mmturn prefer` on what it sampled."""
+def test_launchers_that_learn_from_stored_rollouts(repo: Path, tmp_path: Path):
+    """`train/nano_prefer.sh --smoke`, then `mmturn prefer` and `train/nano_offline.sh` on what it sampled."""
     shim = tmp_path / "mmturn"
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mmturn "$@"\n', encoding="utf-8")
     shim.chmod(0o755)
@@ -101,6 +101,11 @@ def test_prefer_launcher_and_its_recipe_on_stored_rollouts(repo: Path, tmp_path:
     assert "pairs among" in out and "ranked right" in out
     assert [line["update"] for line in updates(first)] == [1, 2] and len(updates(second)) == 1
     assert all(0 <= line["preference/accuracy"] <= 1 for line in updates(first) + updates(second))
+    run(
+        "bash", str(repo / "train" / "nano_offline.sh"), "--smoke", "--out", str(tmp_path / "third"),
+        *overrides(f"offline.trajectories={first}"), cwd=tmp_path, MMTURN=str(shim),
+    )  # fmt: skip
+    assert [line["update"] for line in updates(tmp_path / "third")] == [1, 2]
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
