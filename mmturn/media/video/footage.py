@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from mmturn.errors import ParseError, ToolError
@@ -41,7 +42,7 @@ class Footage:
 
     def moment(self, value: Json, unit: Unit) -> float:
         """Seconds of a time that a policy names, within the video. Raises ToolError, worded for it."""
-        end = self.clock.duration_s
+        end, seconds = self.clock.duration_s, Fraction(0)
         if unit == "time":
             try:
                 seconds = parse_time(value if isinstance(value, str) else "")
@@ -50,7 +51,7 @@ class Footage:
         elif isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e9:
             raise ToolError(f"a time must be a number of seconds, got {_quoted(value)}")
         else:
-            seconds = value
+            seconds = Fraction(value)
         if not 0 <= seconds <= end:
             raise ToolError(f"{_quoted(value)} lies outside the video, which lasts {format_time(end, 1)} (MM:SS)")
         return float(seconds)
