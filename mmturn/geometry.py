@@ -7,6 +7,7 @@ continuous: the pixel in column ``i`` covers ``[i, i + 1)``.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -161,3 +162,37 @@ class Span:
 
     start_s: float
     end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """How long it lasts, 0 for an empty or inverted one."""
+        return max(self.end_s - self.start_s, 0.0)
+
+    def contains(self, moment_s: float) -> bool:
+        """Whether a moment lies in it."""
+        return self.start_s <= moment_s < self.end_s
+
+    def intersect(self, other: Span) -> Span:
+        """The common part; it has no duration where the two do not meet."""
+        return Span(max(self.start_s, other.start_s), min(self.end_s, other.end_s))
+
+
+def united(spans: Iterable[Span]) -> list[Span]:
+    """The same stretches of time without overlap, in order; empty ones are left out."""
+    merged: list[Span] = []
+    for span in sorted(spans, key=lambda span: span.start_s):
+        if not span.duration_s:
+            continue
+        if merged and span.start_s <= merged[-1].end_s:
+            merged[-1] = Span(merged[-1].start_s, max(merged[-1].end_s, span.end_s))
+        else:
+            merged.append(span)
+    return merged
+
+
+def temporal_iou(ours: Iterable[Span], theirs: Iterable[Span]) -> float:
+    """Common time over the time that either covers, in [0, 1]; 0 where both are empty."""
+    one, other = united(ours), united(theirs)
+    common = sum(a.intersect(b).duration_s for a in one for b in other)
+    union = sum(span.duration_s for span in (*one, *other)) - common
+    return common / union if union > 0 else 0.0

@@ -252,6 +252,11 @@ def _check_replay(recipe: Recipe, method: Method) -> None:
             "critic.replay is above 0: a resumed run reads the trajectories back from its stored rollouts, so set "
             f"rl.keep_rollouts_every: 1 (it is {recipe.rl.keep_rollouts_every}), or critic.replay: 0"
         )
+    if not method.shapes_alone:
+        raise ConfigError(
+            "method.shape has a box that sees several trajectories at once, which a critic that learns from single ones "
+            "again cannot: take another box, or another critic.kind"
+        )
     if method.shape_needs:
         signals = ", ".join(sorted(method.shape_needs))
         raise ConfigError(

@@ -119,7 +119,12 @@ def _entry_points(kind: str) -> Mapping[str, str]:
 
 GRAMMARS = Registry(
     "grammar",
-    {"tool_call": "mmturn.grammars.tool_call:ToolCallGrammar", "mgpo": "mmturn.grammars.mgpo:MgpoGrammar"},
+    {
+        "framethinker": "mmturn.grammars.framethinker:FrameThinkerGrammar",
+        "mgpo": "mmturn.grammars.mgpo:MgpoGrammar",
+        "tool_call": "mmturn.grammars.tool_call:ToolCallGrammar",
+        "video_mtr": "mmturn.grammars.video_mtr:VideoMtrGrammar",
+    },
 )
 """Action grammars: classes built from their config."""
 
@@ -129,6 +134,9 @@ TOOLS = Registry(
         "crop": "mmturn.tools.crop:CropTool",
         "zoom": "mmturn.tools.zoom:ZoomTool",
         "rotate": "mmturn.tools.rotate:RotateTool",
+        "frame_number": "mmturn.tools.frames:FrameNumberTool",
+        "frames": "mmturn.tools.frames:FramesTool",
+        "span": "mmturn.tools.frames:SpanTool",
     },
 )
 """Tools: classes built from their config."""
@@ -137,6 +145,7 @@ ENVS = Registry(
     "env",
     {
         "visual_qa": "mmturn.envs.visual_qa:VisualQA",
+        "video_qa": "mmturn.envs.video_qa:VideoQA",
         "self_check": "mmturn.envs.self_check:SelfCheck",
         "board": "mmturn.envs.board:Board",
     },
@@ -149,10 +158,16 @@ REWARDS = Registry(
         "answer": "mmturn.rewards.answer:AnswerReward",
         "board_result": "mmturn.rewards.board:board_result",
         "format": "mmturn.rewards.format:FormatReward",
+        "frame_iou": "mmturn.rewards.frames:frame_iou",
+        "frame_saving": "mmturn.rewards.frames:FrameSaving",
+        "framethinker": "mmturn.rewards.framethinker:FrameThinkerReward",
+        "gold_frame": "mmturn.rewards.frames:GoldFrame",
+        "span_iou": "mmturn.rewards.frames:SpanIou",
         "grounding_iou": "mmturn.rewards.grounding:GroundingIou",
         "look_iou": "mmturn.rewards.grounding:look_iou",
         "point_in_box": "mmturn.rewards.grounding:PointInBox",
         "gold_in_crop": "mmturn.rewards.grounding:GoldInCrop",
+        "tool_calls": "mmturn.rewards.looks:tool_calls",
         "tool_use": "mmturn.rewards.tool_use:ToolUse",
         "self_check": "mmturn.rewards.self_check:SelfCheckReward",
     },
@@ -170,10 +185,15 @@ _PIECES = "mmturn.credit.pieces"
 SHAPES = Registry(
     "shape",
     {
-        name: f"{_PIECES}.shape:{name}"
-        for name in (
-            "gate", "overlong", "status", "no_action", "improvement", "video_mtr", "revision_bonus", "generation_gain",
-        )
+        **{
+            name: f"{_PIECES}.shape:{name}"
+            for name in (
+                "gate", "overlong", "status", "no_action", "improvement", "video_mtr", "revision_bonus",
+                "generation_gain",
+            )
+        },
+        "curiosity": f"{_PIECES}.explore:curiosity",
+        "exploration": f"{_PIECES}.explore:Exploration",
     },
 )  # fmt: skip
 """Boxes of a method that change the rewards of a trajectory."""

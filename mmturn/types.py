@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, Literal
 
 from mmturn.errors import ToolError
-from mmturn.geometry import Box, Size, Transform
+from mmturn.geometry import Box, Size, Span, Transform
 
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict of these."""
@@ -46,6 +46,10 @@ class Task:
     """Gold regions in pixels of the first image (after EXIF rotation), in the order to look at them."""
     meta: Mapping[str, Json] = field(default_factory=dict)
     """Anything else: level, scene (the cluster for intervals), split, ..."""
+    video: str | None = None
+    """Path of the video, absolute; None: the task has none."""
+    spans: tuple[Span, ...] = ()
+    """Gold stretches of the video, in seconds from its first frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,11 @@ class ToolSpec:
     """JSON schema of the arguments. A property with ``"format": "box"`` or ``"point"`` is a region of a view:
     the grammar converts it from the model family's coordinate frame to pixels of that view."""
     addressing: Literal["original", "latest", "argument"] = "original"
-    """Which view regions refer to: the first, the last shown, or the one named by the argument ``source`` (0-based)."""
+    """Which view regions refer to: the first, the last shown, or the one that the argument ``source`` names."""
+    source: str = "source"
+    """Name of that argument."""
+    source_base: int = 0
+    """Number of the first view in it."""
 
     def view_index(self, arguments: Mapping[str, Json], num_views: int) -> int:
         """Index of the view that the arguments refer to. Raises ToolError when there is no such view."""
@@ -128,10 +136,12 @@ class ToolSpec:
             return 0
         if self.addressing == "latest":
             return num_views - 1
-        index = arguments.get("source", 0)
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < num_views:
-            raise ToolError(f"{self.name}: source must be a whole number from 0 to {num_views - 1}, got {index!r}")
-        return index
+        name, base = self.source, self.source_base
+        index = arguments.get(name, base)
+        if isinstance(index, bool) or not isinstance(index, int) or not base <= index < base + num_views:
+            last = base + num_views - 1
+            raise ToolError(f"{self.name}: {name} must be a whole number from {base} to {last}, got {index!r}")
+        return index - base
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,10 @@ def test_every_built_in_name_resolves(table: Registry, name: str) -> None:
 
 
 def test_unknown_name_says_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no tool named 'corp'; nearest is 'crop' \(known: crop, rotate, zoom"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no tool named 'corp'; nearest is 'crop' \(known: crop, frame_number, frames",
+    ):
         TOOLS.resolve("corp")
 
 

@@ -12,25 +12,27 @@ from mmturn.errors import ConfigError
 
 
 def ask(
-    photo: Annotated[Path, typer.Argument(help="An image file.")],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    photo: Annotated[Path | None, typer.Argument(help="An image file.")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="QUESTION", help="What to ask about it.")] = None,
+    video: Annotated[Path | None, typer.Option("--video", help="A video file, in place of the image.")] = None,
+    question: Annotated[str | None, typer.Option("--question", "-q", help="The question, as an option.")] = None,
     model: ModelOption = None,
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="Recipe whose tools and limits to use.")] = None,
     tool: ToolOption = None,
     set_: SetOption = None,
     out: OutOption = None,
 ) -> None:
-    """Ask about a photo; the answer, and a page that shows where the policy looked."""
-    if not photo.is_file():
-        raise ConfigError(f"{photo}: there is no such file")
+    """Ask about a photo or a video; the answer, and a page that shows where the policy looked."""
+    file, words = _asked(photo, text, video, question)
     if model is None:
         _say_which_models()
         raise typer.Exit(1)
-    settings = open_recipe(recipe_for(recipe, model, nano="nano_ask", other="ask"), set_, model=model, tools=tool)
+    nano, other = ("nano_ask", "ask") if video is None else ("nano_ask_video", "ask_video")
+    settings = open_recipe(recipe_for(recipe, model, nano=nano, other=other), set_, model=model, tools=tool)
     from mmturn.jobs.ask import ask as ask_policy
 
-    folder = out or Path("runs") / "ask" / photo.stem
-    trajectory, page = ask_policy(settings, photo, question, folder, allow_code=True)
+    folder = out or Path("runs") / "ask" / file.stem
+    trajectory, page = ask_policy(settings, file, words, folder, is_video=video is not None, allow_code=True)
     for turn in trajectory.turns:
         for action in turn.actions:
             if action.kind == "tool":
@@ -38,6 +40,21 @@ def ask(
     answer = trajectory.answer if trajectory.answer is not None else f"no answer ({trajectory.stop.value})"
     say(answer, "bold")
     say(str(page))
+
+
+def _asked(photo: Path | None, text: str | None, video: Path | None, question: str | None) -> tuple[Path, str]:
+    """The file and the question. Raises ConfigError where there is not one of each."""
+    if video is not None and photo is not None and text is None and question is None:
+        photo, text = None, str(photo)  # mmturn ask --video FILE QUESTION
+    files = [file for file in (photo, video) if file is not None]
+    words = [given for given in (text, question) if given is not None]
+    if len(files) != 1 or len(words) != 1:
+        raise ConfigError(
+            'ask about one file: mmturn ask PHOTO "QUESTION", or mmturn ask --video FILE --question "..."'
+        )
+    if not files[0].is_file():
+        raise ConfigError(f"{files[0]}: there is no such file")
+    return files[0], words[0]
 
 
 def _say_which_models() -> None:

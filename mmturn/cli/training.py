@@ -201,7 +201,13 @@ def rollout(
 def evaluate(
     recipe: RecipeArgument = None,
     benchmark: Annotated[
-        str, typer.Option("--benchmark", "-b", help="visual_search, vstar, or rows for own data.")
+        str,
+        typer.Option(
+            "--benchmark",
+            "-b",
+            help="visual_search, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, video_holmes, "
+            "longvideo_reason, or rows for own data.",
+        ),
     ] = "visual_search",
     data: DataOption = None,
     model: ModelOption = None,
@@ -211,11 +217,13 @@ def evaluate(
     out: OutOption = None,
     limit: Annotated[int, typer.Option(min=0, help="First this many tasks; 0: all.")] = 0,
     parity: Annotated[bool, typer.Option(help="vstar: keep the options in file order (gold is always A).")] = False,
+    subtitles: Annotated[bool, typer.Option(help="Video benchmarks: show subtitles at the frames.")] = False,
     resume: Annotated[bool, typer.Option(help="Reuse samples that are there already.")] = True,
     smoke: SmokeOption = False,
 ) -> None:
     """Evaluate a policy on a benchmark; a report page comes out."""
-    recipe = recipe_for(recipe, model, nano="visual_search", other="vstar")
+    watched = benchmark not in ("visual_search", "vstar", "rows")
+    recipe = recipe_for(recipe, model, nano="visual_search", other="video" if watched else "vstar")
     overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
     from mmturn.build import make_policy
@@ -224,12 +232,15 @@ def evaluate(
     from mmturn.jobs.evaluate import evaluate_policy
 
     folder = run_folder(out, "", f"eval-{benchmark}")
-    suite = open_suite(benchmark, data, folder, count=8 if smoke else 256, seed=settings.seed, parity=parity)
+    suite = open_suite(
+        benchmark, data, folder, count=8 if smoke else 256, seed=settings.seed, parity=parity, subtitles=subtitles
+    )  # fmt: skip
     tasks = suite.tasks[:limit] if limit else suite.tasks
     policy = make_policy(settings, allow_code=True)
     with counting(benchmark) as progress:
         report = evaluate_policy(
-            policy, tasks, folder, suite=suite.name, scorer=suite.scorer, seeds=dict(suite.seeds), resume=resume,
+            policy, tasks, folder, suite=suite.name, scorer=suite.scorer, seeds=dict(suite.seeds), groups=suite.groups,
+            resume=resume,
             progress=lambda done, total, row: progress(done, total),
         )  # fmt: skip
     from mmturn.jobs.benchmarks import summary

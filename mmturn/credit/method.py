@@ -18,6 +18,7 @@ from typing import Any
 
 from mmturn.credit.graded import Graded, Worth, by_group, example_batch, flat, per_turn, unit_of
 from mmturn.credit.lessons import Anchor, Lesson, lesson_of, without_critic
+from mmturn.credit.scope import scope_of
 from mmturn.credit.signals import needed_by
 from mmturn.credit.unverified import notices
 from mmturn.errors import ConfigError, DataError
@@ -37,7 +38,8 @@ class MethodConfig:
     """What the method is called, on pages and for notices of constants that nobody could verify."""
     shape: tuple[Piece, ...] = ()
     """Boxes that change the rewards of a trajectory: gate, overlong, status, no_action, improvement, video_mtr,
-    revision_bonus, generation_gain, or ./file.py:function (one graded trajectory -> the same with other rewards)."""
+    revision_bonus, generation_gain, curiosity, exploration, or ./file.py:function (one graded trajectory -> the same
+    with other rewards; marked with ``credit.scope.over``, a list of them)."""
     credit: Piece = dataclasses.field(default_factory=lambda: {"name": "total"})
     """The box that says what trajectories of a group are worth: total, outcome, own_turn, returns, returns_less_others,
     token_returns, mt_grpo, mt_grpo_two_turn, igpo, gae, bilevel_gae, turn_gae, tapo, q_minus_v, or
@@ -140,14 +142,20 @@ class Method:
         found = dict(zip(order, self._assign([batch[i] for i in order]), strict=True))
         return [found[i] for i in range(len(batch))]
 
+    @property
+    def shapes_alone(self) -> bool:
+        """Whether every box of ``shape`` sees one trajectory at a time."""
+        return all(scope_of(_function(box)) == "trajectory" for box in self._shape)
+
     def shaped(self, graded: Graded) -> Graded:
-        """A trajectory with the rewards that credit sees."""
+        """A trajectory with the rewards that credit sees, where ``shapes_alone``."""
         for shape in self._shape:
             graded = shape(graded)
         return graded
 
     def _assign(self, batch: list[Graded]) -> list[Assigned]:
-        batch = [self.shaped(graded) for graded in batch]
+        for shape, piece in zip(self._shape, self.config.shape, strict=True):
+            batch = _shaped(batch, shape, piece["name"])
         raw = by_group(batch, lambda group: _fitting(group, self._credit(group), self.config.credit["name"]))
         worths: Sequence[Worth] = raw
         for box, piece in zip(self._normalise, self.config.normalise, strict=True):
@@ -194,13 +202,18 @@ class Method:
 
     def state(self) -> dict[str, Json]:
         """What boxes remember from batch to batch, for a checkpoint; empty where none does."""
-        return {str(i): box.state() for i, box in enumerate(self._normalise) if hasattr(box, "state")}
+        return {place: box.state() for place, box in self._remembering().items()}
 
     def load_state(self, state: Mapping[str, Json]) -> None:
         """Go on from a stored state."""
-        for i, box in enumerate(self._normalise):
-            if hasattr(box, "load_state"):
-                box.load_state(state.get(str(i), {}))
+        for place, box in self._remembering().items():
+            box.load_state(state.get(place, {}))
+
+    def _remembering(self) -> dict[str, Any]:
+        """The boxes with a state, by their places."""
+        placed = {str(i): box for i, box in enumerate(self._normalise)}
+        placed |= {f"shape{i}": box for i, box in enumerate(self._shape)}
+        return {place: box for place, box in placed.items() if hasattr(box, "load_state")}
 
 
 def _shown(advantages: Advantages) -> tuple[float, ...]:
@@ -209,6 +222,17 @@ def _shown(advantages: Advantages) -> tuple[float, ...]:
         sum(turn) / max(len(turn), 1) or max(turn, key=abs, default=0.0) if isinstance(turn, tuple) else turn
         for turn in advantages
     )
+
+
+def _shaped(batch: list[Graded], box: Callable[..., Any], name: str) -> list[Graded]:
+    """The batch with other rewards. Raises DataError where a box gives back other trajectories."""
+    scope = scope_of(_function(box))
+    if scope == "trajectory":
+        return [box(graded) for graded in batch]
+    made: list[Graded] = by_group(batch, box) if scope == "group" else list(box(batch))
+    if [graded.id for graded in made] != [graded.id for graded in batch]:
+        raise DataError(f"{name!r} gave back other trajectories than it was given, or in another order")
+    return made
 
 
 def _fitting(batch: Sequence[Graded], worths: Sequence[Worth], name: str) -> list[Worth]:

@@ -117,6 +117,10 @@ class VisualQA:
         rule = _enlarged(self.size_rule, getattr(showing, "upscale", 1.0))
         return StoreLook(self.store, rule, PixelBudget(*pixels))
 
+    def _look(self, name: str) -> Look:
+        """What a tool shows things with."""
+        return self._looks[name]
+
     def _addressed(self, action: Action) -> View:
         """The view that a call refers to."""
         tool = self._tools.get(action.name)
@@ -133,7 +137,7 @@ class VisualQA:
         """One tool call."""
         where = f"task {self._task.id if self._task else '?'}: tool {action.name}"
         try:
-            result = self._tools[action.name](action.arguments, view, self._looks[action.name])
+            result = self._tools[action.name](action.arguments, view, self._look(action.name))
         except (ToolError, EnvError):
             raise
         except Exception as exc:  # a tool is anybody's code: its failure is recorded on the trajectory

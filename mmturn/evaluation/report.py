@@ -58,6 +58,8 @@ class GroupReport:
     useful_sample_rate: float | None
     """Share of samples of tasks with gold boxes in which some crop contains one; None without such samples."""
     mean_sampled_tokens: float | None
+    mean_frames: float | None = None
+    """Of tasks with a video; None without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ def group_report(rows: Sequence[ScoreRow], *, seed: int = 0) -> GroupReport:
         useful_crops=useful,
         useful_crop_rate=useful / crops if crops else None,
         useful_sample_rate=_mean([float(bool(row.useful_crops)) for row in boxed]),
+        mean_frames=_mean([row.num_frames for row in alive if row.num_frames is not None]),
         mean_sampled_tokens=_mean([row.num_sampled_tokens for row in alive if row.num_sampled_tokens is not None]),
     )
 

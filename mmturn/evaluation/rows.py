@@ -20,6 +20,7 @@ from mmturn.config import config_hash
 from mmturn.errors import DataError
 from mmturn.geometry import Box
 from mmturn.interfaces import Scorer
+from mmturn.rewards.seen import frames_by_turn
 from mmturn.store.codec import decode, encode
 from mmturn.store.jsonl import LineFormat, read_header, read_lines
 from mmturn.types import Json, Task, Trajectory
@@ -27,6 +28,7 @@ from mmturn.types import Json, Task, Trajectory
 SCORES = LineFormat(name="mmturn/scores", version=1, upgrades={})
 FILE_NAME = "scores.jsonl"
 
+GROUPS = ("level", "category")
 _PACKAGES = ("torch", "transformers", "tokenizers", "deepspeed", "numpy", "pillow")
 _TOLERANCE_PX = 1.0
 
@@ -44,6 +46,8 @@ class RunInfo:
     """temperature, top_p, max_new_tokens, max_turns, samples per task, ..."""
     seeds: Mapping[str, Json] = field(default_factory=dict)
     """Seed of the run, of shuffled options, of the bootstrap, ..."""
+    groups: tuple[str, ...] = GROUPS
+    """Keys of ``Task.meta`` by which results are broken down."""
     started: str = ""
     """UTC, ISO 8601."""
     git: Mapping[str, Json] | None = None
@@ -80,6 +84,8 @@ class ScoreRow:
     useful_crops: int | None = None
     """Crops that contain a gold box; None for a task without gold boxes."""
     num_views: int = 0
+    num_frames: int | None = None
+    """Frames of the video that were shown; None for a task without one."""
     num_sampled_tokens: int | None = None
     cluster: str = ""
     """Samples that share it (a scene, an image) are not independent."""
@@ -100,6 +106,7 @@ def run_info(
     *,
     sampling: Mapping[str, Json] | None = None,
     seeds: Mapping[str, Json] | None = None,
+    groups: tuple[str, ...] = GROUPS,
 ) -> RunInfo:
     """Header of a new evaluation: a fresh run id, the hash of ``config``, git commit and package versions."""
     return RunInfo(
@@ -109,6 +116,7 @@ def run_info(
         config=dict(config),
         sampling=dict(sampling or {}),
         seeds=dict(seeds or {}),
+        groups=groups,
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         git=_git_state(Path(__file__).parent),
         packages=_versions(),
@@ -141,17 +149,20 @@ def _git_state(folder: Path) -> dict[str, Json] | None:
 
 
 def task_hash(task: Task) -> str:
-    """Hash of a task's content; its images' folder does not count, their file names do."""
+    """Hash of a task's content; the folder of its images and video does not count, file names do."""
     names = tuple(Path(image).name for image in task.images)
-    data = encode(replace(task, images=names), Task)
+    video = None if task.video is None else Path(task.video).name
+    data = encode(replace(task, images=names, video=video), Task)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cluster_of(task: Task) -> str:
-    """What a task shares with others: ``meta["scene"]``, else its first image's name, else itself."""
+    """What a task shares with others: ``meta["scene"]``, else its video's or first image's name, else itself."""
     scene = task.meta.get("scene")
     if scene is not None:
         return f"scene:{scene}"
+    if task.video is not None:
+        return f"video:{Path(task.video).name}"
     return f"image:{Path(task.images[0]).name}" if task.images else f"task:{task.id}"
 
 
@@ -172,9 +183,7 @@ def is_useful(crop: Box, gold: Sequence[Box]) -> bool:
     return any(crop.contains(box, _TOLERANCE_PX) for box in gold)
 
 
-def score_trajectory(
-    trajectory: Trajectory, scorer: Scorer, info: RunInfo, group_keys: Sequence[str] = ("level", "category")
-) -> ScoreRow:
+def score_trajectory(trajectory: Trajectory, scorer: Scorer, info: RunInfo) -> ScoreRow:
     """The row of one trajectory. A failed trajectory is not scored, and a scorer that raises fails its sample alone."""
     task = trajectory.task
     crops = crops_of(trajectory)
@@ -194,9 +203,10 @@ def score_trajectory(
         num_crops=len(crops),
         useful_crops=sum(is_useful(crop, task.boxes) for crop in crops) if task.boxes else None,
         num_views=len(trajectory.views),
+        num_frames=sum(map(len, frames_by_turn(trajectory))) if task.video is not None else None,
         num_sampled_tokens=_sampled_tokens(trajectory),
         cluster=cluster_of(task),
-        groups={key: str(task.meta[key]) for key in group_keys if task.meta.get(key) is not None},
+        groups={key: str(task.meta[key]) for key in info.groups if task.meta.get(key) is not None},
         seed=trajectory.seed,
         seconds=float(sum(sum(turn.seconds.values()) for turn in trajectory.turns)),
     )

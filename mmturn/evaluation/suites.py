@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mmturn.evaluation.rows import GROUPS
 from mmturn.grading.answers import extract, match
 from mmturn.interfaces import Scorer
 from mmturn.types import Json, Score, Task, Trajectory
@@ -34,3 +35,5 @@ class Suite:
     """Seeds that went into the tasks, e.g. of shuffled options; they belong in the report."""
     config: Mapping[str, Json] = field(default_factory=dict)
     """What else distinguishes this reading of the benchmark; it belongs in the config hash."""
+    groups: tuple[str, ...] = GROUPS
+    """Keys of ``Task.meta`` by which results are broken down."""

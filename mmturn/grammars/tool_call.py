@@ -58,6 +58,10 @@ class ToolCallConfig:
     """Tool calls that one completion may make."""
     answer_form: Literal["tag", "boxed"] = "tag"
     r"""tag: ``<answer>...</answer>`` ends the episode. boxed: ``\boxed{...}`` does."""
+    error: str = "Error: "
+    """Words before what was wrong with an action."""
+    response: Literal["tagged", "plain"] = "tagged"
+    """tagged: what tools show stands between ``<tool_response>`` and ``</tool_response>``. plain: as it is."""
     max_call_chars: int = 20_000
     """A longer call is refused unread."""
     region_arguments: tuple[str, ...] = ("bbox_2d", "bbox", "box", "point_2d", "point", "coordinate")
@@ -91,7 +95,8 @@ class ToolCallGrammar:
                 f"<tools>\n{schemas}\n</tools>",
                 "A call is a JSON object with the tool's name and its arguments between tags:",
                 '<tool_call>\n{"name": <name of the tool>, "arguments": <object of arguments>}\n</tool_call>',
-                "Its result comes in the next message between <tool_response> and </tool_response>.",
+                "Its result comes in the next message"
+                + (" between <tool_response> and </tool_response>." if self.config.response == "tagged" else "."),
             ]
         ending = f"{thought}Then call a tool, or end with {answer}." if tools else f"{thought}End with {answer}."
         choice = " For multiple choice, the answer is the letter alone." if task.choices else ""
@@ -103,7 +108,7 @@ class ToolCallGrammar:
 
     def reply(self, task: Task, observation: Observation, turn: int, max_turns: int) -> Observation:
         """Later user message: what the tools showed, between the response tags."""
-        return Observation(("<tool_response>", *observation.parts, "</tool_response>"), observation.is_error)
+        return Observation(self._response(*observation.parts), observation.is_error)
 
     def bad_action(self, task: Task, message: str, views: Sequence[View], turn: int, max_turns: int) -> Observation:
         """User message after an action that could not be parsed or carried out."""
@@ -111,7 +116,8 @@ class ToolCallGrammar:
         if self.config.instructions == "full" and frame != "view_px":
             # A tool speaks in pixels, which are not this policy's coordinates.
             hint = f". Give regions {FRAME_WORDS[frame]}"
-        return Observation((f"<tool_response>Error: {message}{hint}</tool_response>",), is_error=True)
+        words = "".join(map(str, self._response(f"{self.config.error}{message}{hint}")))
+        return Observation((words,), is_error=True)
 
     def parse(self, text: str, views: Sequence[View], tools: Sequence[ToolSpec], turn: int) -> tuple[Action, ...]:
         """Actions of a completion (see the module's rules). Raises ParseError and nothing else, in linear time."""
@@ -150,6 +156,10 @@ class ToolCallGrammar:
         if not body:
             raise DataError("an answer must not be empty")
         return prefix + block
+
+    def _response(self, *parts: str | View) -> tuple[str | View, ...]:
+        """What came of a call, in its tags."""
+        return ("<tool_response>", *parts, "</tool_response>") if self.config.response == "tagged" else parts
 
     def _without_thought(self, text: str) -> str:
         """The acting part of a completion."""

@@ -1,4 +1,4 @@
-"""Ask a policy about a photo, and keep what it looked at."""
+"""Ask a policy about a photo or a video, and keep what it looked at."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mmturn.build import make_policy
 from mmturn.errors import DataError
 from mmturn.jobs.rollout import roll
 from mmturn.media import ImageStore
+from mmturn.media.video import VideoStore
 from mmturn.recipe import Recipe
 from mmturn.store.trajectories import TrajectoryWriter
 from mmturn.types import Task, Trajectory
@@ -52,23 +53,31 @@ def machine_memory_gb() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
-def ask(recipe: Recipe, photo: Path, question: str, out: Path, *, allow_code: bool = False) -> tuple[Trajectory, Path]:
-    """Answer a question about a photo; the trajectory, and the page that shows where the policy looked.
+def ask(
+    recipe: Recipe, file: Path, question: str, out: Path, *, is_video: bool = False, allow_code: bool = False
+) -> tuple[Trajectory, Path]:
+    """Answer a question about a photo or a video; the trajectory, and the page that shows where the policy looked.
 
-    Greedy unless the recipe's evaluation says otherwise. Raises DataError for a photo that cannot be read.
+    Greedy unless the recipe's evaluation says otherwise. Raises DataError, before any weight is loaded, for a file that
+    cannot be read.
     """
-    store = ImageStore()
-    store.put_file(photo)
-    task = Task(id=photo.name, question=question, images=(str(photo.resolve()),))
+    store, path = ImageStore(), str(file.resolve())
+    if is_video:
+        with VideoStore() as videos:
+            videos.open(file)
+        task = Task(id=file.name, question=question, video=path)
+    else:
+        store.put_file(file)
+        task = Task(id=file.name, question=question, images=(path,))
     policy = make_policy(recipe, allow_code=allow_code, store=store)
     rollout = replace(recipe.rollout, temperature=recipe.evaluation.temperature)
     trajectory = next(roll(policy, [task], rollout=rollout))
     if trajectory.stop.status == "failed":
-        raise DataError(trajectory.error or f"{photo}: could not be asked about")
+        raise DataError(trajectory.error or f"{file}: could not be asked about")
     with TrajectoryWriter(out, store) as writer:
         writer.write(trajectory)
     page = write_page(
-        out / "answer.html", [trajectory], store, title=question, note=f"{photo.name}, asked of {policy.loaded.folder}",
+        out / "answer.html", [trajectory], store, title=question, note=f"{file.name}, asked of {policy.loaded.folder}",
         decode=policy.token_texts,
     )  # fmt: skip
     return trajectory, page

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from mmturn.errors import ConfigError
 from mmturn.evaluation.report import EvalReport, GroupReport
+from mmturn.evaluation.rows import GROUPS
 from mmturn.evaluation.suites import AnswerScorer, Suite
 from mmturn.jobs.data import Progress, generated, load_tasks
+from mmturn.tasks.videos import VIDEO_BENCHMARKS, read_video_benchmark
 from mmturn.tasks.visual_search.words import LEVELS
 from mmturn.tasks.vstar import read_vstar
 
-BENCHMARKS = ("visual_search", "vstar", "rows")
+BENCHMARKS = ("visual_search", "vstar", "rows", *VIDEO_BENCHMARKS)
 HELD_OUT_SEED = 1
 
 
@@ -24,12 +26,14 @@ def open_suite(
     count: int = 256,
     seed: int = 0,
     parity: bool = False,
+    subtitles: bool = False,
     progress: Progress | None = None,
 ) -> Suite:
     """A benchmark ready to run.
 
     ``visual_search``: ``count`` generated held-out tasks (or ``data``); ``vstar``: a folder in V*'s layout, its options
-    shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows. Raises ConfigError, DataError.
+    shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows; a video benchmark: its folder as it is handed
+    out, with its ``subtitles`` or without. Raises ConfigError, DataError.
     """
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark named {name!r} (known: {', '.join(BENCHMARKS)})")
@@ -39,16 +43,20 @@ def open_suite(
         )  # fmt: skip
         return Suite(name, tuple(tasks), AnswerScorer(), seeds={"scenes": HELD_OUT_SEED})
     if data is None:
-        raise ConfigError(f"--benchmark {name} needs --data: the folder (vstar) or file (rows) to read")
+        raise ConfigError(f"--benchmark {name} needs --data: the folder or file (rows) to read")
     seeds: Mapping[str, int | None] = {}
     if name == "vstar":
         tasks, problems = read_vstar(data, seed=None if parity else seed)
         seeds = {"options": None if parity else seed}
+    elif name in VIDEO_BENCHMARKS:
+        tasks, problems = read_video_benchmark(name, data, subtitles=subtitles)
     else:
         tasks, problems = load_tasks(data)
     if problems:
         print(f"{len(problems)} samples left out, the first: {problems[0]}")
-    return Suite(name, tuple(tasks), AnswerScorer(), seeds=seeds, config={"parity": parity})
+    groups = VIDEO_BENCHMARKS[name].groups if name in VIDEO_BENCHMARKS else GROUPS
+    config = {"parity": parity, "subtitles": subtitles}
+    return Suite(name, tuple(tasks), AnswerScorer(), seeds=seeds, config=config, groups=groups)
 
 
 def summary(report: EvalReport) -> str:
@@ -58,7 +66,9 @@ def summary(report: EvalReport) -> str:
         parts = [f"{name} {percent(group.accuracy)} (n={group.n})" for name, group in values.items()]
         lines.append(f"  by {key}: {', '.join(parts)}")
     rate = report.overall.useful_crop_rate
-    lines.append(f"  useful crops {percent(rate)}, mean turns {report.overall.mean_turns or 0:.2f}")
+    frames = report.overall.mean_frames
+    seen = f"useful crops {percent(rate)}" if frames is None else f"mean frames {frames:.1f}"
+    lines.append(f"  {seen}, mean turns {report.overall.mean_turns or 0:.2f}")
     if report.overall.num_failed:
         lines.append(f"  {report.overall.num_failed} failed, not scored: {report.errors[0]}")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmturn.build import Policy
 from mmturn.evaluation.report import EvalReport
-from mmturn.evaluation.rows import RunInfo, ScoreRow, run_info
+from mmturn.evaluation.rows import GROUPS, RunInfo, ScoreRow, run_info
 from mmturn.evaluation.runner import evaluate
 from mmturn.evaluation.suites import AnswerScorer
 from mmturn.interfaces import Engine, Scorer
@@ -34,6 +34,7 @@ def evaluate_policy(
     scorer: Scorer | None = None,
     name: str = "",
     seeds: dict[str, Json] | None = None,
+    groups: tuple[str, ...] = GROUPS,
     progress: EvalProgress | None = None,
     resume: bool = True,
     keep_trajectories: bool = True,
@@ -55,7 +56,7 @@ def evaluate_policy(
         finally:
             driver.close()
 
-    info = eval_info(policy, suite, rollout, name, seeds)
+    info = eval_info(policy, suite, rollout, name, seeds, groups)
     return evaluate(
         chosen, roll, scorer or AnswerScorer(), out, info=info, images=policy.store, samples=samples,
         progress=progress, resume=resume, keep_trajectories=keep_trajectories,
@@ -63,11 +64,16 @@ def evaluate_policy(
 
 
 def eval_info(
-    policy: Policy, suite: str, rollout: RolloutConfig, name: str, seeds: dict[str, Json] | None = None
+    policy: Policy,
+    suite: str,
+    rollout: RolloutConfig,
+    name: str,
+    seeds: dict[str, Json] | None = None,
+    groups: tuple[str, ...] = GROUPS,
 ) -> RunInfo:
     """Header of an evaluation: everything that its scores depend on."""
     values = to_values(policy.recipe)
     used = {key: values[key] for key in ("env", "tools", "grammar", "context", "evaluation", "seed")}
     sampling = {**to_values(rollout), "samples": policy.recipe.evaluation.samples}
     config = {**used, "rollout": to_values(rollout), "model": str(policy.loaded.folder), "policy": name}
-    return run_info(suite, config, sampling=sampling, seeds={"run": policy.recipe.seed, **(seeds or {})})
+    return run_info(suite, config, sampling=sampling, seeds={"run": policy.recipe.seed, **(seeds or {})}, groups=groups)

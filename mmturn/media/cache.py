@@ -50,6 +50,21 @@ class ByteCache(Generic[Value]):
         mine.set_result(value)
         return value
 
+    def held(self, key: str) -> Value | None:
+        """The value of ``key`` if it is held, as one just used."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key]
+
+    def put(self, key: str, value: Value) -> None:
+        """Hold a value that was made elsewhere, several in one go say, in place of one held before."""
+        with self._lock:
+            if key in self._values:
+                self.held_bytes -= self._size_of(self._values.pop(key))
+            self._keep(key, value)
+
     def drop(self, keys: Collection[str]) -> None:
         """Forget values, those that are held."""
         with self._lock:

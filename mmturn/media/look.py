@@ -9,6 +9,7 @@ from PIL import Image
 from mmturn.geometry import Box
 from mmturn.interfaces import SizeRule
 from mmturn.media.store import ImageStore
+from mmturn.media.video.footage import Footage
 from mmturn.media.views import crop, fit, rotate
 from mmturn.types import PixelBudget, View
 
@@ -20,6 +21,8 @@ class StoreLook:
     store: ImageStore
     size_rule: SizeRule
     budget: PixelBudget
+    footage: Footage | None = None
+    """The video of the episode, where it has one."""
 
     def region(self, view: View, box: Box) -> View:
         """The part ``box`` (pixels of ``view``) of the view's source; see ``views.crop``. Raises ToolError."""

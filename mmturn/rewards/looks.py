@@ -49,3 +49,8 @@ def executed_calls(trajectory: Trajectory) -> list[int]:
             answered = k + 1 < len(trajectory.turns) and not trajectory.turns[k + 1].observation.is_error
             counts.append(calls if answered or "crop" in turn.facts else 0)
     return counts
+
+
+def tool_calls(trajectory: Trajectory) -> list[float]:
+    """[K] how many tool calls of each turn the environment carried out: a number to build on, seldom a reward."""
+    return [float(count) for count in executed_calls(trajectory)]

@@ -47,7 +47,10 @@ class Sight:
         if self._whole:
             return tools
         first = next((index for index, view in enumerate(self.visible) if view == self._shown[0]), None)
-        return [_SightedSpec(t.name, t.description, t.parameters, t.addressing, first) for t in tools]
+        return [
+            _SightedSpec(t.name, t.description, t.parameters, t.addressing, t.source, t.source_base, first)
+            for t in tools
+        ]
 
     def placed(self, actions: Sequence[Action], tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
         """Actions that a grammar read with ``visible`` and ``tools``, with their views counted among all shown.

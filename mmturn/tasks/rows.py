@@ -1,8 +1,9 @@
-"""Task rows: JSON Lines whose least row is ``{"image", "question", "answer"}``.
+"""Task rows: JSON Lines whose least row is ``{"image", "question", "answer"}``, or with ``video`` for ``image``.
 
-Known keys: ``image`` or ``images`` (paths, absolute or relative to the file), ``question``, ``answer``, ``id``,
-``choices`` (a list, or an object by letter), ``answer_type``, ``boxes`` / ``bbox`` / ``box`` (pixels ``[x0, y0, x1,
-y1]`` of the first image), ``meta``. Other keys are kept in ``meta``. A ``.json`` file with a list of rows is read too.
+Known keys: ``image`` or ``images`` (paths, absolute or relative to the file), ``video`` (a path), ``question``,
+``answer``, ``id``, ``choices`` (a list, or an object by letter), ``answer_type``, ``boxes`` / ``bbox`` / ``box``
+(pixels ``[x0, y0, x1, y1]`` of the first image), ``spans`` (seconds ``[start, end]`` of the video), ``meta``. Other
+keys are kept in ``meta``. A ``.json`` file with a list of rows is read too.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmturn.errors import DataError
-from mmturn.geometry import Box
+from mmturn.geometry import Box, Span
 from mmturn.grading import gold_problem, normalise_text
 from mmturn.types import Json, Task
 
-_KNOWN = ("id", "image", "images", "question", "answer", "choices", "answer_type", "boxes", "bbox", "box", "meta")
+_KNOWN = (
+    "id", "image", "images", "video", "question", "answer", "choices", "answer_type", "boxes", "bbox", "box", "spans",
+    "meta",
+)  # fmt: skip
 _SHOWN_PROBLEMS = 5
 
 
@@ -98,13 +102,18 @@ def row_of(task: Task, folder: Path) -> dict[str, Json]:
     """A task as a row of a file in ``folder``; ``task_of`` gives it back."""
     row: dict[str, Json] = {"id": task.id}
     images = [_relative(image, folder) for image in task.images]
-    row |= {"image": images[0]} if len(images) == 1 else {"images": images}
+    if task.video is not None:
+        row["video"] = _relative(task.video, folder)
+    if images or task.video is None:
+        row |= {"image": images[0]} if len(images) == 1 else {"images": images}
     row |= {"question": task.question, "answer": task.answer}
     if task.choices:
         row["choices"] = list(task.choices)
     row["answer_type"] = task.answer_type
     if task.boxes:
         row["boxes"] = [list(box.as_tuple()) for box in task.boxes]
+    if task.spans:
+        row["spans"] = [[span.start_s, span.end_s] for span in task.spans]
     if task.meta:
         row["meta"] = dict(task.meta)
     return row
@@ -129,10 +138,12 @@ def task_of(row: Json, folder: Path, default_id: str, check_images: bool = True)
         id=_encodable("id", str(task_id)),
         question=question,
         images=_images(row, folder, check_images),
+        video=_video(row, folder, check_images),
         answer=answer,
         choices=choices,
         answer_type=answer_type,
         boxes=_boxes(row),
+        spans=_spans(row),
         meta={**{key: value for key, value in row.items() if key not in _KNOWN}, **meta},
     )
     problem = gold_problem(task)
@@ -203,23 +214,30 @@ def _images(row: Mapping[str, Json], folder: Path, check: bool) -> tuple[str, ..
     if "image" in row and "images" in row:
         raise DataError("give image (one path) or images (a list of paths), not both")
     if "images" not in row:
-        values: Json = [_text(row, "image")]
+        values: Json = [] if "video" in row and "image" not in row else [_text(row, "image")]
     else:
         values = row["images"]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise DataError("images must be a list of paths")
-    paths = []
-    for value in values:
-        _encodable("image", value)
-        if not value.strip():
-            raise DataError("image must not be an empty path")
-        if "://" in value or value.startswith("data:"):
-            raise DataError(f"image {value[:120]!r} is not a file: download it first and give its path")
-        path = os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
-        if check and not os.path.isfile(path):
-            raise DataError(f"there is no image file {path}")
-        paths.append(path)
-    return tuple(paths)
+    return tuple(_path("image", value, folder, check) for value in values)
+
+
+def _video(row: Mapping[str, Json], folder: Path, check: bool) -> str | None:
+    """Absolute path of the video."""
+    return _path("video", _text(row, "video"), folder, check) if row.get("video") is not None else None
+
+
+def _path(name: str, value: str, folder: Path, check: bool) -> str:
+    """Absolute path of a file of a row."""
+    _encodable(name, value)
+    if not value.strip():
+        raise DataError(f"{name} must not be an empty path")
+    if "://" in value or value.startswith("data:"):
+        raise DataError(f"{name} {value[:120]!r} is not a file: download it first and give its path")
+    path = os.path.abspath(os.path.join(folder, os.path.expanduser(value)))
+    if check and not os.path.isfile(path):
+        raise DataError(f"there is no {name} file {path}")
+    return path
 
 
 def _choices(value: Json) -> tuple[str, ...]:
@@ -310,6 +328,31 @@ def _box(name: str, value: Json) -> Box:
     if box.x0 < 0 or box.y0 < 0 or box.width <= 0 or box.height <= 0:
         raise DataError(f"{name}: {value} must have 0 <= x0 < x1 and 0 <= y0 < y1 (corners, not width and height)")
     return box
+
+
+def _spans(row: Mapping[str, Json]) -> tuple[Span, ...]:
+    """Gold stretches of the video."""
+    value = row.get("spans")
+    if value is None:
+        return ()
+    if row.get("video") is None:
+        raise DataError("spans are stretches of a video, and there is no 'video'")
+    if isinstance(value, list) and value and not any(isinstance(item, list) for item in value):
+        value = [value]
+    if not isinstance(value, list):
+        raise DataError("spans must be a list of [start, end] in seconds")
+    return tuple(_span(item) for item in value)
+
+
+def _span(value: Json) -> Span:
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or not all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1e9 for v in value)
+        or not value[0] < value[1]
+    ):
+        raise DataError(f"each of spans must be [start, end] in seconds with 0 <= start < end, got {value!r:.80}")
+    return Span(*map(float, value))
 
 
 def _relative(image: str, folder: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from mmturn.errors import ConfigError
 from mmturn.geometry import Box
 from mmturn.interfaces import Look, ToolResult
 from mmturn.tools.regions import RegionRule, numbers_of, prepare
@@ -21,12 +22,18 @@ class CropConfig(RegionRule, Showing):
     """Name by which the policy calls it, e.g. ``image_zoom_in_tool``."""
     addressing: Literal["original", "latest", "argument"] = "original"
     """Which view a box refers to: the first, the last shown, or the one that the argument ``source`` names."""
+    source: str = "source"
+    """Name of that argument, e.g. ``target_image``."""
+    source_base: int = 0
+    """Number of the first image in it: 0 or 1."""
     label: bool = True
     """Whether the schema offers a free text ``label`` beside the box."""
 
     def __post_init__(self) -> None:
         RegionRule.__post_init__(self)
         Showing.__post_init__(self)
+        if self.source_base not in (0, 1) or not self.source:
+            raise ConfigError(f"source must be a name and source_base 0 or 1, got {self.source!r}, {self.source_base}")
 
 
 class CropTool:
@@ -42,8 +49,10 @@ class CropTool:
         self.spec = ToolSpec(
             name=self.config.name,
             description="Cuts a box out of the image and shows it enlarged, with details that were too small before.",
-            parameters=box_schema(self.config.addressing, self.config.label),
+            parameters=box_schema(self.config),
             addressing=self.config.addressing,
+            source=self.config.source,
+            source_base=self.config.source_base,
         )
 
     @property
@@ -58,19 +67,20 @@ class CropTool:
         return ToolResult((shown,), {"crop": list(shown.region.as_tuple())})
 
 
-def box_schema(addressing: str, label: bool) -> dict[str, Json]:
+def box_schema(config: CropConfig) -> dict[str, Json]:
     """JSON schema of a tool that takes ``bbox_2d``."""
     properties: dict[str, Json] = {
         "bbox_2d": {"format": "box", "description": "Box [x0, y0, x1, y1] (left, top, right, bottom) to look at."},
     }
-    if label:
+    if config.label:
         properties["label"] = {"type": "string", "description": "What the box holds (optional)."}
-    return {"type": "object", "properties": with_source(properties, addressing), "required": ["bbox_2d"]}
+    properties = with_source(properties, config.addressing, config.source, config.source_base)
+    return {"type": "object", "properties": properties, "required": ["bbox_2d"]}
 
 
-def with_source(properties: dict[str, Json], addressing: str) -> dict[str, Json]:
-    """The properties, with ``source`` where the policy names the view."""
+def with_source(properties: dict[str, Json], addressing: str, name: str = "source", base: int = 0) -> dict[str, Json]:
+    """The properties, with the argument ``name`` where the policy names the view, counted from ``base``."""
     if addressing != "argument":
         return properties
-    source = {"type": "integer", "description": "Which image, counted from 0 in the order shown (default 0)."}
-    return {**properties, "source": source}
+    words = f"Which image, counted from {base} in the order shown (default {base})."
+    return {**properties, name: {"type": "integer", "description": words}}

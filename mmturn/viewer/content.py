@@ -13,6 +13,7 @@ from mmturn.geometry import Box
 from mmturn.grading.answers import match
 from mmturn.types import Action, Observation, Task, Trajectory, Turn, View
 from mmturn.viewer.pictures import Pictures
+from mmturn.viewer.timeline import timeline, times_of_views
 
 Decode = Callable[[Sequence[int]], list[str]]
 """Token ids -> one text per id."""
@@ -115,7 +116,7 @@ def _task(task: Task) -> Data:
 
 
 def _trajectory(trajectory: Trajectory, pictures: Pictures, decode: Decode | None) -> Data:
-    views = trajectory.views
+    views, times = trajectory.views, times_of_views(trajectory)
     drawn = zip(views, _marks(trajectory, views), strict=True)
     reward = trajectory.reward
     tools = {action.name for turn in trajectory.turns for action in turn.actions if action.kind == "tool"}
@@ -131,13 +132,14 @@ def _trajectory(trajectory: Trajectory, pictures: Pictures, decode: Decode | Non
         "error": trajectory.error,
         "reward": None if reward is None else {"total": reward.total, "components": dict(reward.components)},
         "tools": sorted(tools),
+        "timeline": timeline(trajectory),
         "length": sum(turn.provenance.count("s") for turn in trajectory.turns),
         "meta": {str(key): value for key, value in trajectory.meta.items() if key != LABEL},
         "turns": [
             {
                 **_turn(turn, trajectory, k, decode),
                 "unseen": None if turn.unseen is None else _shown(turn.unseen, pictures, drawn),
-                **_shown(turn.observation, pictures, drawn),
+                **_shown(turn.observation, pictures, drawn, times[k]),
             }
             for k, turn in enumerate(trajectory.turns)
         ],
@@ -164,9 +166,17 @@ def _turn(turn: Turn, trajectory: Trajectory, k: int, decode: Decode | None) -> 
     }
 
 
-def _shown(observation: Observation, pictures: Pictures, drawn: Iterator[tuple[View, list[Data]]]) -> Data:
-    """Text and views of an observation; ``drawn``: the views that come next, with what to draw on each."""
-    views = [_view(*next(drawn), pictures) for _ in observation.views]
+def _shown(
+    observation: Observation,
+    pictures: Pictures,
+    drawn: Iterator[tuple[View, list[Data]]],
+    seconds: Sequence[float | None] = (),
+) -> Data:
+    """Text and views of an observation; ``drawn``: the views that come next, with what to draw on each; ``seconds``:
+    when each is in a video."""
+    views = [{**_view(*next(drawn), pictures), "second": None} for _ in observation.views]
+    for view, second in zip(views, seconds, strict=False):
+        view["second"] = second
     return {"shown": observation.text, "refused": observation.is_error, "views": views}
 
 

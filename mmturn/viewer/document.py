@@ -20,7 +20,9 @@ from typing import Any
 from mmturn.viewer.content import clean
 from mmturn.viewer.pictures import Picture
 
-_SCRIPTS = ("dom.js", "trajectories.js", "filters.js", "charts.js", "costs.js", "report.js", "main.js")
+_SCRIPTS = (
+    "dom.js", "timeline.js", "trajectories.js", "filters.js", "charts.js", "costs.js", "report.js", "main.js",
+)  # fmt: skip
 
 
 @cache

@@ -52,6 +52,20 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+def test_values_made_elsewhere_can_be_held() -> None:
+    cache: ByteCache[bytes] = ByteCache(10, len)
+    assert cache.held("a") is None
+    for key, value in (("a", b"1234"), ("b", b"1234"), ("a", b"12")):
+        cache.put(key, value)
+    assert cache.held("a") == b"12" and cache.held_bytes == 6
+    cache.put("c", b"1234")
+    assert cache.get("b", lambda: b"made") == b"1234" and cache.held_bytes == 10
+    cache.put("d", b"1")
+    assert cache.held("a") is None, "the least recently used goes first"
+    cache.put("e", b"x" * 11)
+    assert cache.held("e") is None and cache.held_bytes == 9
+
+
 def test_reference_is_the_hash_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     store = ImageStore()

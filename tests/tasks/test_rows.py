@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmturn.errors import DataError
-from mmturn.geometry import Box
+from mmturn.geometry import Box, Span
 from mmturn.rewards.gold import grade_gold
-from mmturn.tasks.rows import read_tasks, write_tasks
+from mmturn.tasks.rows import read_tasks, task_of, write_tasks
 from mmturn.types import Task
 
 
@@ -244,6 +245,9 @@ boxes = st.tuples(*[st.floats(0, 100)] * 2, *[st.floats(1, 100)] * 2).map(
 )
 
 
+spans_strategy = st.tuples(st.floats(0, 1e6), st.floats(0.001, 1e3)).map(lambda pair: Span(pair[0], pair[0] + pair[1]))
+
+
 @st.composite
 def tasks_strategy(draw: st.DrawFn) -> Task:
     kind = draw(st.sampled_from(["text", "number", "choice"]))
@@ -259,24 +263,29 @@ def tasks_strategy(draw: st.DrawFn) -> Task:
     images = draw(st.lists(st.sampled_from(["img/a.png", "img/b.png", "/elsewhere/c.png"]), max_size=3))
     meta = draw(st.dictionaries(words, st.one_of(st.integers(), words, st.none(), st.lists(st.booleans())), max_size=3))
     found = draw(st.lists(boxes, max_size=3))
-    return Task(draw(words), draw(words), tuple(images), answer, choices, kind, tuple(found), meta)
+    video = draw(st.sampled_from([None, "img/a.mp4", "/elsewhere/b.mkv"]))
+    spans = draw(st.lists(spans_strategy, max_size=2)) if video is not None else ()
+    return Task(draw(words), draw(words), tuple(images), answer, choices, kind, tuple(found), meta, video, tuple(spans))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tasks=st.lists(tasks_strategy(), min_size=1, max_size=4, unique_by=lambda task: task.id))
 def test_round_trip(tmp_path: Path, tasks: list[Task]) -> None:
     """And the gold answer of whatever was read scores 1.0."""
-    absolute = [Task(t.id, t.question, tuple(str(tmp_path / i) for i in t.images), *rest(t)) for t in tasks]
+    absolute = [
+        replace(
+            task,
+            images=tuple(str(tmp_path / image) for image in task.images),
+            video=None if task.video is None else str(tmp_path / task.video),
+        )
+        for task in tasks
+    ]
     path = tmp_path / "tasks.jsonl"
     write_tasks(absolute, path)
     back, problems = read_tasks(path, check_images=False)
     assert not problems
     assert back == absolute
     assert all(grade_gold(task) == 1.0 for task in back if task.answer is not None)
-
-
-def rest(task: Task) -> tuple[Any, ...]:
-    return task.answer, task.choices, task.answer_type, task.boxes, task.meta
 
 
 def test_writing_keeps_a_moved_folder_readable(folder: Path) -> None:
@@ -297,3 +306,25 @@ def test_a_failed_write_leaves_the_old_file(folder: Path) -> None:
         write_tasks([Task("t", "?", meta={"x": float("nan")})], path)
     assert path.read_bytes() == before
     assert sorted(os.listdir(folder)) == ["img", "tasks.jsonl"]
+
+
+def test_a_row_of_a_video(folder: Path) -> None:
+    (folder / "v.mp4").write_bytes(b"")
+    row = {"video": "v.mp4", "question": "?", "answer": "red", "spans": [1, 2.5]}
+    task = task_of(row, folder, "t")
+    assert (task.images, task.video, task.spans) == ((), str(folder / "v.mp4"), (Span(1.0, 2.5),))
+    both = task_of({**row, "image": "img/a.png", "spans": [[0, 1], [3, 4]]}, folder, "t")
+    assert len(both.images) == 1 and both.spans == (Span(0, 1), Span(3, 4))
+    for bad, part in (
+        ({"video": "gone.mp4"}, "no video file"),
+        ({"video": "https://x/v.mp4"}, "not a file"),
+        ({"video": 3}, "video must be a text"),
+        ({"spans": [[2, 1]]}, "0 <= start < end"),
+        ({"spans": [[0, 1, 2]]}, "0 <= start < end"),
+        ({"spans": "1-2"}, "spans must be a list"),
+        ({"video": None}, "there is no 'image'|no 'video'"),
+    ):
+        with pytest.raises(DataError, match=part):
+            task_of({**row, **bad}, folder, "t")
+    with pytest.raises(DataError, match="no 'video'"):
+        task_of({"image": "img/a.png", "question": "?", "answer": "x", "spans": [[0, 1]]}, folder, "t")

@@ -53,16 +53,19 @@ def video_mtr(
     *,
     quality: str,
     correct: str = "answer",
+    level: Literal["shown", "looked"] = "looked",
     form: Literal["paper", "code"] = "paper",
     gamma_turn: float = 0.95,
     gain: float = 0.5,
     drop_coef: float = 1.0,
     format_reward: float = 0.1,
 ) -> Graded:
-    """Video-MTR's gated rewards in place of the rubric's: ``quality`` names a term per turn (how well a look fits),
-    ``correct`` the one of the answer. See ``gates.video_mtr_paper``, whose boundary rewards these are, and
+    """Video-MTR's gated rewards in place of the rubric's: ``quality`` names a term per turn, ``correct`` the one of the
+    answer. ``level``: quality is that of what a turn looked at, which begins at 0, or of what it was shown before it
+    acted, which begins with the opening. See ``gates.video_mtr_paper``, whose boundary rewards these are, and
     ``gates.video_mtr_code``. Differs: the outcome is in the boundary rewards, so that none is left besides."""
-    levels = [0.0, *_levels(graded, quality)[:-1]]
+    found = _levels(graded, quality)
+    levels = found if level == "shown" else [0.0, *found[:-1]]
     right = graded.values.get(correct, 0.0) > 0
     if form == "paper":
         turns: Sequence[float] = gates.video_mtr_paper(

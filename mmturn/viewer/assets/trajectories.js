@@ -56,10 +56,17 @@ function figure(view) {
     ? `all of ${view.source[0]} × ${view.source[1]}`
     : `${number(x1 - x0, 0)} × ${number(y1 - y0, 0)} of ${view.source[0]} × ${view.source[1]}`;
   const place = `[${view.region.map((value) => number(value, 0)).join(", ")}]`;
-  const caption = el("figcaption", "", `${view.width} × ${view.height} px · ${from}`);
-  caption.title = `source pixels ${place}`;
+  const size = `${view.width} × ${view.height} px · ${from}`;
+  const caption = el("figcaption", "", view.second === null ? size : clock(view.second));
+  caption.title = `${size}, source pixels ${place}`;
   const small = Math.max(view.width, view.height) < 100;
   return el("figure", small ? "small" : "", frame, caption);
+}
+
+// Frames of a video stand side by side; images, which are looked at one by one, below each other.
+function figures(views) {
+  const strip = views.filter((view) => view.second !== null).length > 1;
+  return el("div", strip ? "views strip" : "views", ...views.map(figure));
 }
 
 const KINDS = { t: "template", o: "observation", i: "image", s: "sampled", p: "said, not trained" };
@@ -123,7 +130,7 @@ function shownPart(data, title, open) {
   const part = el("details", data.refused ? "shown refused" : "shown");
   part.open = open;
   part.append(el("summary", "", title), longWords("", data.shown));
-  if (data.views.length) part.append(el("div", "views", ...data.views.map(figure)));
+  if (data.views.length) part.append(figures(data.views));
   return part;
 }
 
@@ -148,7 +155,7 @@ function turnPart(turn, k, scale, several) {
   if (turn.finish !== "stop") facts.append(fact("finish", turn.finish, "bad"));
   if (turn.purpose !== "act") facts.append(fact("asked for", words("", turn.purpose)));
   part.append(facts);
-  if (turn.views.length) part.append(el("div", "views", ...turn.views.map(figure)));
+  if (turn.views.length) part.append(figures(turn.views));
   if (turn.shown.trim() && !(show.tokens && turn.tokens)) {
     part.append(shownPart({ ...turn, views: [] }, turn.refused ? "the action was refused" : "text shown", turn.refused));
   }
@@ -184,6 +191,7 @@ function card(item, scale) {
     if (parts.length) node.append(el("div", "parts", ...parts.map(([name, value]) => fact(words("", name), number(value)))));
   }
   if (item.error !== null) node.append(el("div", "error", longWords("", item.error)));
+  if (item.timeline !== null) node.append(timeline(item.timeline));
   const several = new Set(item.turns.map((turn) => turn.seat)).size > 1;
   item.turns.forEach((turn, k) => node.append(turnPart(turn, k, scale, several)));
   if (!item.turns.length) node.append(el("div", "said empty", "no turns"));

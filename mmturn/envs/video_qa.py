@@ -1,0 +1,214 @@
+"""Questions about a video: a few frames first, then whatever stretch, moment or detail the policy asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmturn.envs.visual_qa import VisualQA, VisualQAConfig
+from mmturn.errors import ConfigError, DataError, EnvError
+from mmturn.geometry import Box, Transform
+from mmturn.interfaces import Look, SizeRule, Step, Tool
+from mmturn.media.look import StoreLook
+from mmturn.media.video import FrameLook, VideoConfig, VideoReader, VideoStore
+from mmturn.media.video.footage import Footage
+from mmturn.media.video.sampling import pool, uniform
+from mmturn.tasks.videos.subtitles import Subtitle, at_moments, read_srt
+from mmturn.types import Action, Json, Observation, PixelBudget, Task, View
+
+if TYPE_CHECKING:
+    from mmturn.media.store import ImageStore
+
+
+@dataclass(frozen=True)
+class LongVideos:
+    """What is different for long videos."""
+
+    above_s: float = 0.0
+    """Videos that last longer are long; 0: none is."""
+    initial_frames: int = 12
+    """Frames of the opening."""
+    frame_budget: tuple[int, int] = (3_136, 112_896)
+    """Least and most pixels of a frame as shown."""
+
+
+@dataclass(frozen=True)
+class VideoQAConfig(VisualQAConfig):
+    """Settings of the video_qa environment: those of visual_qa, and how a video is shown. ``max_images`` bounds the
+    frames of an episode."""
+
+    max_images: int = 64
+    """Views that one episode may show, frames and crops alike; a call that would pass it ends the episode."""
+    initial_frames: int = 16
+    """Frames of the opening, spread evenly over the pool."""
+    frame_budget: tuple[int, int] = (3_136, 230_400)
+    """Least and most pixels of a frame as shown."""
+    long: LongVideos = field(default_factory=LongVideos)
+    """What is different for long videos."""
+    pool_rate: float = 0.0
+    """Candidate frames per second, which ``unit: pool`` of the tools counts; 0: every frame of the file is one."""
+    pool_limit: int = 128
+    """Most candidates, where ``pool_rate`` thins the frames out."""
+    label: str = "{time} "
+    """Words before each frame, of {frame}, its number in the file; {pool}, its place among the candidates; {seconds};
+    {time}, as MM:SS."""
+    heading: str = ""
+    """Words before the frames of a message, of {count}, and of {frames}, {pools} and {times}, lists."""
+    video: VideoConfig = field(default_factory=VideoConfig)
+    """How videos are read."""
+
+    def __post_init__(self) -> None:
+        VisualQAConfig.__post_init__(self)
+        for name, (least, most) in (("frame_budget", self.frame_budget), ("long.frame_budget", self.long.frame_budget)):
+            if not 1 <= least <= most:
+                raise ConfigError(f"{name} must be [least, most] pixels with 1 <= least <= most, got {[least, most]}")
+        if self.initial_frames < 1 or self.long.initial_frames < 1 or self.pool_limit < 1:
+            raise ConfigError("initial_frames, long.initial_frames and pool_limit must be at least 1")
+        if not 0 <= self.pool_rate < float("inf"):
+            raise ConfigError(f"pool_rate must be at least 0, got {self.pool_rate}")
+        for name, template, fields in (("label", self.label, _LABEL), ("heading", self.heading, _HEADING)):
+            try:
+                template.format_map(fields)
+            except (KeyError, ValueError, IndexError, AttributeError) as error:
+                known = ", ".join(f"{{{key}}}" for key in fields)
+                raise ConfigError(f"{name} {template!r} cannot be filled in (known: {known}): {error!r}") from error
+
+
+_LABEL: dict[str, Any] = {"frame": 0, "pool": 0, "seconds": 0.0, "time": "00:00"}
+_HEADING: dict[str, Any] = {"count": 0, "frames": [0], "pools": [0], "times": ["00:00"]}
+
+
+class VideoQA(VisualQA):
+    """Shows a few frames of the task's video (and the task's images, if it has any), carries out tool calls, and ends
+    with an answer. Where ``Task.meta["subtitles"]`` names an .srt file, what is said at the frames stands behind them.
+    Tools on frames find the video as ``look.footage``; tools on views cut from a frame at full resolution.
+
+    Facts of a step, besides visual_qa's: ``frames``, ``[number, seconds]`` of each frame that it showed; ``spans``,
+    ``[start, end]`` in seconds of each stretch that was asked for; a crop's ``frame``. In the first step also
+    ``opening``, as ``frames``, of what the episode began with, and ``video``: ``frames`` and ``seconds`` of the whole,
+    and with a pool ``pool_seconds``, when its frames are.
+    """
+
+    Config = VideoQAConfig
+    config: VideoQAConfig
+
+    def __init__(self, config: VideoQAConfig, store: ImageStore, size_rule: SizeRule, tools: Sequence[Tool]) -> None:
+        super().__init__(config, store, size_rule, tools)
+        self._frames: FrameLook | None = None
+        self._video: VideoReader | None = None
+        self._footage: Footage | None = None
+        self._frame_of: dict[str, int] = {}
+        self._opening: list[Json] | None = None
+        self._subtitles: list[Subtitle] = []
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        """Show the opening frames. Raises EnvError that names the task and the file that cannot be shown."""
+        images = super().reset(task, seed)
+        if task.video is None:
+            raise EnvError(f"task {task.id}: has no video; env visual_qa shows images alone")
+        try:
+            named = task.meta.get("subtitles")
+            self._subtitles = read_srt(Path(named)) if isinstance(named, str) else []
+            self._video = _videos(self.config.video).open(task.video)
+            opening = self._open(self._video)
+        except DataError as exc:
+            raise EnvError(f"task {task.id}: video {task.video} cannot be shown: {exc}") from exc
+        self._views.extend(part for part in opening if isinstance(part, View))
+        return Observation((*images.parts, *opening))
+
+    def step(self, actions: tuple[Action, ...]) -> Step:
+        """Carry out the actions (see VisualQA)."""
+        step = super().step(actions)
+        if self._opening is None or self._footage is None:
+            return step
+        facts = {**step.facts, "opening": self._opening, "video": self._described(self._footage)}
+        self._opening = None
+        return Step(step.observation, step.terminated, facts, step.answer, step.limit, step.seat)
+
+    def close(self) -> None:
+        """Forget the episode."""
+        super().close()
+        self._video, self._footage, self._frames, self._opening, self._frame_of = None, None, None, None, {}
+
+    def _open(self, video: VideoReader) -> tuple[str | View, ...]:
+        clock, config = video.clock(), self.config
+        is_long = 0 < config.long.above_s < clock.duration_s
+        budget = PixelBudget(*(config.long.frame_budget if is_long else config.frame_budget))
+        count = config.long.initial_frames if is_long else config.initial_frames
+        chosen = pool(clock, config.pool_rate, config.pool_limit) if config.pool_rate else range(len(clock))
+        self._frames = FrameLook(self.store, self.size_rule, budget)
+        self._footage = Footage(clock, tuple(chosen), count, self._shown)
+        picked = [chosen[place] for place in uniform(0, len(chosen) - 1, count, "down")]
+        self._opening = [[number, float(clock.seconds(number))] for number in picked]
+        return self._shown(picked)
+
+    def _shown(self, numbers: Sequence[int]) -> tuple[str | View, ...]:
+        """Frames as views, each behind its label, all behind the heading. Raises DataError."""
+        footage, frames, video = self._footage, self._frames, self._video
+        assert footage is not None and frames is not None and video is not None, "an episode is under way"
+        labels = [self._words(footage, number) for number in numbers]
+        heading = self.config.heading.format_map({
+            "count": len(numbers), "frames": list(numbers), "pools": [words["pool"] for words in labels],
+            "times": [words["time"] for words in labels],
+        })  # fmt: skip
+        parts: list[str | View] = [heading]
+        for number, words, view in zip(numbers, labels, frames.views(video, numbers), strict=True):
+            self._frame_of[view.source.sha256] = number
+            parts += [self.config.label.format_map(words), view]
+        said = at_moments(self._subtitles, [words["seconds"] for words in labels])
+        parts.append(f"\nSubtitles at these frames:\n{said}\n" if said else "")
+        return tuple(part for part in parts if part != "")
+
+    def _words(self, footage: Footage, number: int) -> dict[str, Any]:
+        clock, place = footage.clock, self._place(number)
+        return {"frame": number, "pool": place, "seconds": float(clock.seconds(number)), "time": clock.label(number)}
+
+    def _place(self, number: int) -> int | None:
+        """Place of a frame among the candidates; None for one that is none of them."""
+        assert self._footage is not None
+        if not self.config.pool_rate:
+            return number
+        return self._footage.pool.index(number) if number in self._footage.pool else None
+
+    def _described(self, footage: Footage) -> dict[str, Json]:
+        clock = footage.clock
+        whole: dict[str, Json] = {"frames": len(clock), "seconds": float(clock.duration_s)}
+        if self.config.pool_rate:
+            whole["pool_seconds"] = [float(clock.seconds(number)) for number in footage.pool]
+        return whole
+
+    def _look(self, name: str) -> Look:
+        """What a tool shows things with, the video among them."""
+        look = super()._look(name)
+        return replace(look, footage=self._footage) if isinstance(look, StoreLook) else look
+
+    def _addressed(self, action: Action) -> View:
+        """The view that a call refers to; of a frame, at full resolution."""
+        view = super()._addressed(action)
+        number, frames, video = self._frame_of.get(view.source.sha256), self._frames, self._video
+        if number is None or frames is None or video is None or view.source.size == video.info.size:
+            return view
+        whole = frames.whole(video, [number])[0].source
+        self._frame_of[whole.sha256] = number
+        bounds = Box(0, 0, whole.size.width, whole.size.height)
+        return View(whole, Transform.region(bounds, view.source.size) @ view.transform, view.size)
+
+    def _add_facts(self, facts: dict[str, Json], new: Mapping[str, Json], view: View) -> None:
+        """Merge a call's facts; what was shown of the video is said with its times."""
+        assert self._footage is not None
+        clock, own = self._footage.clock, dict(new)
+        shown = [[number, float(clock.seconds(number))] for number in own.pop("frames", ())]
+        facts["frames"] = [*facts.get("frames", ()), *shown]
+        facts["spans"] = [*facts.get("spans", ()), *own.pop("spans", ())]
+        super()._add_facts(facts, own, view)
+        if "crop" in own:
+            facts["crops"][-1]["frame"] = self._frame_of.get(view.source.sha256)
+
+
+@cache
+def _videos(config: VideoConfig) -> VideoStore:
+    """The readers of all environments of this process with these settings."""
+    return VideoStore(config)

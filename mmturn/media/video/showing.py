@@ -1,0 +1,50 @@
+"""Frames as ordinary images of the image store, so that nothing after it need know of videos."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from mmturn.geometry import Size, Transform
+from mmturn.interfaces import SizeRule
+from mmturn.media.store import ImageStore
+from mmturn.media.video.reader import VideoReader
+from mmturn.media.views import fit
+from mmturn.types import ImageRef, PixelBudget, View
+
+
+@dataclass(frozen=True)
+class FrameLook:
+    """Fits frames into one budget by one size rule, and stores each, without loss, as a picture of its own."""
+
+    store: ImageStore
+    size_rule: SizeRule
+    budget: PixelBudget
+    _known: dict[tuple[str, int, Size], ImageRef] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+
+    def views(self, reader: VideoReader, indices: Sequence[int]) -> list[View]:
+        """Frames at the size at which they are shown, which is all that is stored of them. Raises DataError."""
+        size = self.size_rule(reader.info.size, self.budget)
+        return [View(ref, Transform(), size) for ref in self._stored(reader, indices, size)]
+
+    def whole(self, reader: VideoReader, indices: Sequence[int]) -> list[View]:
+        """Frames stored as large as the video and shown as ``views`` shows them, to the bit: a crop of such a view is
+        cut sharp from the whole frame. Raises DataError."""
+        refs = self._stored(reader, indices, reader.info.size)
+        return [fit(ref, self.size_rule, self.budget) for ref in refs]
+
+    def _stored(self, reader: VideoReader, indices: Sequence[int], size: Size) -> list[ImageRef]:
+        digest = reader.info.file.digest
+        with self._lock:
+            missing = [index for index in dict.fromkeys(indices) if (digest, index, size) not in self._known]
+        if missing:
+            for index, frame in zip(missing, reader.frames(missing, size), strict=True):
+                ref = self.store.put_image(Image.fromarray(frame))
+                with self._lock:
+                    self._known[digest, index, size] = ref
+        with self._lock:
+            return [self._known[digest, index, size] for index in indices]
