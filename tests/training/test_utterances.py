@@ -379,6 +379,9 @@ def test_rewards_that_are_shaped_by_signals_cannot_be_learned_from_again(tmp_pat
     shaped = build(MethodConfig, {**ARCHER, "shape": [{"name": f"{file}:mine"}]})
     with pytest.raises(ConfigError, match="method.shape reads entropies"):
         method_of(Recipe(method=shaped, critic=CRITIC), allow_code=True)
+    together = build(MethodConfig, {**ARCHER, "shape": [{"name": "curiosity"}]})
+    with pytest.raises(ConfigError, match="sees several trajectories at once"):
+        method_of(Recipe(method=together, critic=CRITIC))
 
 
 def test_the_shipped_row_has_what_it_needs() -> None:
