@@ -254,8 +254,8 @@ def _check_replay(recipe: Recipe, method: Method) -> None:
         )
     if not method.shapes_alone:
         raise ConfigError(
-            "method.shape has a box that sees several trajectories at once, but a critic learns from single ones again: "
-            "take another box, or another critic.kind"
+            "method.shape has a box that sees several trajectories at once, but a critic learns from single ones "
+            "again: take another box, or another critic.kind"
         )
     if method.shape_needs:
         signals = ", ".join(sorted(method.shape_needs))
