@@ -65,6 +65,8 @@ def _show_task(out: Console, task: Task, sizes: dict[str, Size]) -> None:
         "choices": "\n".join(f"{letter}. {text}" for letter, text in zip(letters, task.choices, strict=False)),
         "gold answer": str(task.answer),
         "image": "\n".join(f"{path} ({sizes[path].width} x {sizes[path].height} px)" for path in task.images),
+        "video": task.video or "",
+        "spans": "\n".join(f"[{span.start_s:g}, {span.end_s:g}] s" for span in task.spans),
         "boxes": "\n".join("[" + ", ".join(f"{value:g}" for value in box.as_tuple()) + "]" for box in task.boxes),
     }
     table = Table(show_header=False)

@@ -11,6 +11,8 @@ from mmturn.families.size_rules import processor_rule
 from mmturn.geometry import Box, Size
 from mmturn.interfaces import RewardFn
 from mmturn.media import ImageStore
+from mmturn.media.video import FrameLook, VideoStore
+from mmturn.media.video.sampling import uniform
 from mmturn.media.views import fit
 from mmturn.recipe import Recipe
 from mmturn.rewards.answer import AnswerReward
@@ -18,10 +20,11 @@ from mmturn.rewards.gold import gold_trajectory, grade_gold
 from mmturn.rewards.rubric import WeightedRubric, rubric_of
 from mmturn.tasks.rows import RowProblem, scan_tasks
 from mmturn.tasks.vstar import read_vstar
-from mmturn.types import Observation, PixelBudget, Task, Trajectory
+from mmturn.types import Json, Observation, PixelBudget, Task, Trajectory, View
 
 _FACTOR = 28
 _BUDGET = PixelBudget(4 * _FACTOR**2, 1280 * _FACTOR**2)
+_FRAMES, _FRAME_BUDGET = 8, PixelBudget(4 * _FACTOR**2, 128 * _FACTOR**2)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,11 @@ def problem_of(task: Task, rubric: WeightedRubric, store: ImageStore, sizes: dic
                 size = store.put_file(path).size
                 _size_rule(size, _BUDGET)
                 sizes[path] = size
+        reason = _video_problem(task)
     except DataError as error:
         return str(error)
+    if reason:
+        return reason
     if task.boxes and not task.images:
         return "boxes without an image"
     for box in task.boxes:
@@ -102,6 +108,18 @@ def problem_of(task: Task, rubric: WeightedRubric, store: ImageStore, sizes: dic
     return None
 
 
+def _video_problem(task: Task) -> str | None:
+    """What is wrong with a task's video or its gold stretches. Raises DataError for a file that cannot be read."""
+    if task.video is None:
+        return None
+    with VideoStore() as videos:
+        end = videos.open(task.video).info.duration_s
+    late = [span for span in task.spans if end is not None and span.end_s > end + 1]
+    if not late or end is None:
+        return None
+    return f"the span [{late[0].start_s:g}, {late[0].end_s:g}] reaches beyond the video, which lasts {float(end):.1f} s"
+
+
 def gold_page(checked: Checked, out: Path, limit: int = 60) -> Path:
     """A page of the first tasks with their gold boxes drawn, as a 1280-token policy would see the images."""
     from mmturn.viewer import write_page
@@ -110,11 +128,29 @@ def gold_page(checked: Checked, out: Path, limit: int = 60) -> Path:
     shown: list[Trajectory] = []
     for task in checked.tasks[:limit]:
         views = [fit(store.put_file(path), _size_rule, _BUDGET) for path in task.images]
+        frames, facts = _overview(task, store)
         gold = gold_trajectory(task)
-        turn = replace(gold.turns[0], observation=Observation((*views, task.question)))
+        observation = Observation((*views, *frames, task.question))
+        turn = replace(gold.turns[0], observation=observation, facts={**gold.turns[0].facts, **facts})
         shown.append(replace(gold, turns=(turn,)))
     note = f"{len(checked.tasks)} good rows, {len(checked.problems)} bad; the first {len(shown)} with gold answers"
     return write_page(out, shown, store, title="Task rows", note=note, max_side_px=768)
+
+
+def _overview(task: Task, store: ImageStore) -> tuple[list[View], dict[str, Json]]:
+    """A few frames of a task's video and what a page's time line reads; nothing where it has none, or they are lost."""
+    if task.video is None:
+        return [], {}
+    try:
+        with VideoStore() as videos:
+            reader = videos.open(task.video)
+            clock = reader.clock()
+            picked = uniform(0, len(clock) - 1, _FRAMES)
+            views = FrameLook(store, _size_rule, _FRAME_BUDGET).views(reader, picked)
+    except DataError:
+        return [], {}
+    opening = [[number, float(clock.seconds(number))] for number in picked]
+    return views, {"opening": opening, "video": {"frames": len(clock), "seconds": float(clock.duration_s)}}
 
 
 def _size_rule(size: Size, budget: PixelBudget) -> Size:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -51,6 +53,32 @@ def test_check_shows_tasks_and_counts(tmp_path: Path) -> None:
     for part in ("rows-1", "Colour?", "B. red", "120 x 80 px", "[10, 10, 50, 40]", "3 rows: 3 good, 0 bad", "1 images"):
         assert part in out
     assert "gold" in page.read_text(encoding="utf-8")
+
+
+def test_check_opens_videos_and_tries_their_spans(tmp_path: Path) -> None:
+    write_clip(tmp_path / "v.mp4")
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    seen = {"video": "v.mp4", "question": "Colour?", "answer": "red", "spans": [[1, 2.5]]}
+    path = write_rows(tmp_path, seen, {**seen, "video": "broken.mp4"}, {**seen, "spans": [[2, 9]]})
+    page = tmp_path / "page.html"
+    code, out = invoke("check", str(path), "--page", str(page))
+    assert code == 1
+    assert "3 rows: 1 good, 2 bad" in out and "[1, 2.5] s" in out
+    bad = [line for line in out.splitlines() if line.startswith("bad ")]
+    assert "broken.mp4" in bad[0] and "reaches beyond the video, which lasts 3.0 s" in bad[1]
+    data = page.read_text(encoding="utf-8").split('id="data">')[1].split("</script>")[0]
+    (item,) = json.loads(data)["sections"][0]["groups"][0]["items"]
+    assert item["timeline"]["gold"] == [[1.0, 2.5]] and len(item["turns"][0]["views"]) == 8
+
+
+def write_clip(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(30):
+            picture = np.full((64, 96, 3), 8 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def test_check_names_bad_rows(tmp_path: Path) -> None:
