@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from mmturn.types import ImageRef, View
 
 _BYTES_PER_PIXEL = 4  # Pillow holds RGB with a byte of padding
 
+Again = Callable[[], Image.Image]
+"""Makes a picture anew, the same to the bit. Raises DataError where it cannot any more."""
+
 
 @dataclass(slots=True)
 class _Decoded:
@@ -39,14 +42,17 @@ class _Entry:
     suffix: str
     paths: list[Path] = field(default_factory=list)
     data: bytes | None = None
+    again: Again | None = None
+    """Makes the picture anew: its bytes are not kept then."""
 
 
 class ImageStore:
     """Images by content, with bounded memory; safe to use from several threads.
 
     Files put in are remembered by path and read again when needed, never copied until ``save``. Bytes and pictures put
-    in are written to ``folder`` at once, or, without a folder, kept in memory for as long as the store lives. At most
-    ``decoded_bytes`` of decoded images and ``view_bytes`` of view pixels are kept, the least recently used going first.
+    in are written to ``folder`` at once, or, without a folder, kept in memory for as long as the store lives, unless
+    they can be made ``again``. At most ``decoded_bytes`` of decoded images and ``view_bytes`` of view pixels are kept,
+    the least recently used going first.
     """
 
     def __init__(
@@ -97,8 +103,12 @@ class ImageStore:
         """Take in an encoded image; ``name`` is what errors call it. Raises DataError as ``put_file`` does."""
         return self._admit(bytes(data), name)
 
-    def put_image(self, image: Image.Image) -> ImageRef:
-        """Take in a picture, without loss, as PNG. It is converted to RGB as a file would be. Raises DataError."""
+    def put_image(self, image: Image.Image, again: Again | None = None) -> ImageRef:
+        """Take in a picture, without loss, as PNG. It is converted to RGB as a file would be. Raises DataError.
+
+        ``again``: makes it anew from where it came from (a frame of a video), so that a store without a folder need not
+        keep its bytes.
+        """
         if not isinstance(image, Image.Image):
             raise DataError(f"a picture must be a PIL image, got {type(image).__name__}; see PIL.Image.fromarray")
         check_pixels(image, "the picture", self.max_pixels)
@@ -106,7 +116,7 @@ class ImageStore:
         data = encode_png(rgb)
         sha256 = hashlib.sha256(data).hexdigest()
         self._decoded.get(sha256, lambda: _Decoded(rgb, ".png"))
-        self._remember(sha256, ".png", data, None)
+        self._remember(sha256, ".png", data, None, again)
         return ImageRef(sha256, Size(rgb.width, rgb.height))
 
     def open(self, ref: ImageRef) -> Image.Image:
@@ -136,19 +146,23 @@ class ImageStore:
             if isinstance(place, bytes):
                 return place
             try:
-                data = place.read_bytes()
+                data = place.read_bytes() if isinstance(place, Path) else encode_png(to_rgb(place(), "the picture"))
             except OSError as error:
                 faults.append(f"{place}: {error.strerror or error}")
                 continue
+            except DataError as error:
+                faults.append(str(error))
+                continue
             if hashlib.sha256(data).hexdigest() == ref.sha256:
                 return data
-            faults.append(f"{place}: the file has changed since it was taken in")
+            what = f"{place}: the file" if isinstance(place, Path) else "what it was made from"
+            faults.append(f"{what} has changed since it was taken in")
         where = "; ".join(faults) or f"not in {', '.join(map(str, self._folders)) or 'memory'}"
         raise LostImageError(f"image {ref.sha256[:12]} cannot be found: {where}")
 
     def has(self, ref: ImageRef) -> bool:
         """Whether some place is known that should hold the image; its bytes are not checked."""
-        return any(isinstance(place, bytes) or place.is_file() for place in self._places(ref))
+        return any(not isinstance(place, Path) or place.is_file() for place in self._places(ref))
 
     def add_folder(self, folder: Path) -> None:
         """Look stored images up in ``folder`` too, as ``save`` lays it out."""
@@ -173,13 +187,17 @@ class ImageStore:
         self._remember(sha256, decoded.suffix, data, path)
         return ImageRef(sha256, Size(*decoded.image.size))
 
-    def _remember(self, sha256: str, suffix: str, data: builtins.bytes, path: Path | None) -> None:
-        """Note a place for the bytes: the file they came from, else the folder, else memory."""
+    def _remember(
+        self, sha256: str, suffix: str, data: builtins.bytes, path: Path | None, again: Again | None = None
+    ) -> None:
+        """Note a place for the bytes: the file they came from, else the folder, else how they are made, else memory."""
         if path is None and self.folder is not None:
             path = _stored(self.folder, sha256) or _write(self.folder, sha256, suffix, data)
         with self._lock:
             entry = self._entries.setdefault(sha256, _Entry(suffix))
-            if path is None:
+            if path is None and again is not None:
+                entry.again = again
+            elif path is None:
                 entry.data = data
             elif path not in entry.paths:
                 entry.paths.append(path)
@@ -193,12 +211,13 @@ class ImageStore:
             )
         return _Decoded(image, suffix)
 
-    def _places(self, ref: ImageRef) -> Iterator[builtins.bytes | Path]:
+    def _places(self, ref: ImageRef) -> Iterator[builtins.bytes | Path | Again]:
         _check_hash(ref.sha256)
         with self._lock:
             entry = self._entries.get(ref.sha256)
             data = entry.data if entry is not None else None
             paths = list(entry.paths) if entry is not None else []
+            again = entry.again if entry is not None else None
             folders = list(self._folders)
         if data is not None:
             yield data
@@ -207,6 +226,8 @@ class ImageStore:
             found = _stored(folder, ref.sha256)
             if found is not None and found not in paths:
                 yield found
+        if again is not None:
+            yield again
 
     def _suffix(self, ref: ImageRef) -> str:
         with self._lock:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import mmturn.media.store as store_module
-from mmturn.errors import DataError
+from mmturn.errors import DataError, LostImageError
 from mmturn.geometry import Box, Size, Transform
 from mmturn.media import ImageStore
 from mmturn.media.cache import ByteCache
@@ -371,3 +371,33 @@ def test_a_failure_is_told_to_all_who_wait_and_tried_again() -> None:
     assert len(calls) == 1
     assert cache.get("key", lambda: "yes") == "yes"
     assert cache.held_bytes == 3
+
+
+def test_a_picture_that_can_be_made_again_is_not_kept(tmp_path: Path) -> None:
+    made = []
+
+    def again() -> Image.Image:
+        made.append(1)
+        return Image.new("RGB", (8, 4), (1, 2, 3) if len(made) < 3 else (9, 9, 9))
+
+    store = ImageStore(decoded_bytes=0)
+    ref = store.put_image(Image.new("RGB", (8, 4), (1, 2, 3)), again)
+    assert store.has(ref) and not made
+    assert store.open(ref).getpixel((0, 0)) == (1, 2, 3) and len(made) == 1
+    store.save([ref], tmp_path / "kept")
+    assert len(made) == 2
+    with pytest.raises(LostImageError, match="what it was made from has changed"):
+        store.bytes(ref)
+    store.add_folder(tmp_path / "kept")
+    assert store.open(ref).getpixel((0, 0)) == (1, 2, 3)
+
+    def gone() -> Image.Image:
+        raise DataError("v.mp4: cannot be read")
+
+    lost = ImageStore(decoded_bytes=0)
+    ref = lost.put_image(Image.new("RGB", (8, 4)), gone)
+    with pytest.raises(LostImageError, match=r"v\.mp4: cannot be read"):
+        lost.open(ref)
+    on_disk = ImageStore(tmp_path / "folder", decoded_bytes=0)
+    ref = on_disk.put_image(Image.new("RGB", (8, 4)), gone)
+    assert on_disk.open(ref).size == (8, 4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from PIL import Image
 
@@ -18,7 +19,8 @@ from mmturn.types import ImageRef, PixelBudget, View
 
 @dataclass(frozen=True)
 class FrameLook:
-    """Fits frames into one budget by one size rule, and stores each, without loss, as a picture of its own."""
+    """Fits frames into one budget by one size rule, and stores each, without loss, as a picture of its own; a store
+    without a folder makes it anew from the video when it is wanted again."""
 
     store: ImageStore
     size_rule: SizeRule
@@ -43,8 +45,13 @@ class FrameLook:
             missing = [index for index in dict.fromkeys(indices) if (digest, index, size) not in self._known]
         if missing:
             for index, frame in zip(missing, reader.frames(missing, size), strict=True):
-                ref = self.store.put_image(Image.fromarray(frame))
+                again = partial(_frame, reader, index, size)
+                ref = self.store.put_image(Image.fromarray(frame), again=again)
                 with self._lock:
                     self._known[digest, index, size] = ref
         with self._lock:
             return [self._known[digest, index, size] for index in indices]
+
+
+def _frame(reader: VideoReader, index: int, size: Size) -> Image.Image:
+    return Image.fromarray(reader.frames([index], size)[0])

@@ -53,10 +53,19 @@ def test_frames_are_stored_once(
 ) -> None:
     stored = []
     original = ImageStore.put_image
-    monkeypatch.setattr(ImageStore, "put_image", lambda self, image: (stored.append(1), original(self, image))[1])
+    monkeypatch.setattr(ImageStore, "put_image", lambda self, *a, **k: (stored.append(1), original(self, *a, **k))[1])
     reader = videos.open(clips["mp4"])
     look.views(reader, [5, 6, 5])
     look.views(reader, [6])
     assert len(stored) == 2
     with pytest.raises(DataError, match="no frame 60"):
         look.views(reader, [60])
+
+
+def test_frames_are_made_again_rather_than_kept(clips: dict[str, Path], videos: VideoStore) -> None:
+    look = FrameLook(ImageStore(decoded_bytes=0), rule, BUDGET)
+    reader = videos.open(clips["mp4"])
+    (view,) = look.views(reader, [9])
+    (entry,) = look.store._entries.values()
+    assert entry.data is None and not entry.paths
+    assert np.array_equal(look.store.pixels(view), reader.frames([9], Size(48, 32))[0])
