@@ -25,7 +25,7 @@ INSTALL = [
     "qwen-vl-utils>=0.0.14",
     # decord has wheels for x86-64 only; PyAV reads videos everywhere
     "decord>=0.6; platform_machine == 'x86_64' or platform_machine == 'AMD64'",
-    "av>=15",
+    "av>=17",  # from 17 on it converts colours by the matrix that a frame states
     "pillow>=11",
     "numpy>=2.0",
     "pyyaml>=6.0.2",

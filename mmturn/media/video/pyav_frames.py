@@ -11,7 +11,7 @@ import numpy as np
 from mmturn.errors import DataError
 from mmturn.media.video.header import open_container, read_only
 from mmturn.media.video.orientation import Frame
-from mmturn.media.video.scan import decoded
+from mmturn.media.video.scan import decoded, demuxed
 from mmturn.media.video.table import FrameTable
 
 SKIPPING = ("h264", "hevc", "mpeg4", "mpeg2video")
@@ -113,7 +113,7 @@ class PyAvFrames:
                 self._open()
             elif not self._try_seek(attempt):
                 continue
-            self._packets = iter(self._container.demux(self._stream))
+            self._packets = demuxed(self._container, self._stream)
             if self._skip_to(start):
                 self._next, self._since, self._last_pts = start, start, None
                 self._ready.clear()

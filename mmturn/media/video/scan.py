@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from typing import Any
@@ -140,12 +141,20 @@ def _from_decoding(path: str, number: int) -> FrameTable:
         container.close()
 
 
+def demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """Packets of one stream, and an empty one at the end."""
+    try:
+        yield from container.demux(stream)
+    except IndexError:
+        return  # PyAV's, at the end of a damaged file in which streams turn up that no header announced
+
+
 def decoded(container: Any, stream: Any) -> Any:
     """Frames in the order of showing; packets that cannot be decoded are passed over."""
     import av
 
     try:
-        for packet in container.demux(stream):
+        for packet in demuxed(container, stream):
             try:
                 yield from packet.decode()
             except av.error.FFmpegError:
@@ -157,6 +166,6 @@ def decoded(container: Any, stream: Any) -> Any:
 def _packets(container: Any, stream: Any) -> Any:
     """Packets of one stream, those of others unread where the format allows, without the empty last one."""
     read_only(container, stream)
-    for packet in container.demux(stream):
+    for packet in demuxed(container, stream):
         if packet.size or packet.pts is not None:
             yield packet

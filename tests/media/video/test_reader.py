@@ -221,3 +221,23 @@ def test_decoders_print_nothing(clips: dict[str, Path], capfd: pytest.CaptureFix
         for name in ("mp4", "ts"):
             store.open(clips[name]).frames([0])
     assert capfd.readouterr() == ("", "")
+
+
+def test_damaged_files_raise_errors_that_name_them_and_nothing_else(clips: dict[str, Path], tmp_path: Path) -> None:
+    from mmturn.media.video.header import read_header
+    from mmturn.media.video.scan import scan
+
+    dice, outcomes = np.random.default_rng(1), []
+    for number in range(120):
+        source = clips[("mp4", "mkv", "avi", "ts")[number % 4]]
+        data = bytearray(source.read_bytes())
+        for place in dice.integers(len(data), size=dice.integers(1, 40)):
+            data[place] = dice.integers(256)
+        path = tmp_path / f"damaged{source.suffix}"
+        path.write_bytes(data)
+        try:
+            outcomes.append(len(scan(str(path), read_header(path).stream).clock()) > 0)
+        except DataError as error:
+            assert str(path) in str(error)
+            outcomes.append(False)
+    assert True in outcomes and False in outcomes
