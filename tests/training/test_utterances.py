@@ -168,7 +168,10 @@ def learner_of(world: World, folder: Path, training: TrainingConfig = TRAINING, 
 
 def judged(learner: UtteranceLearner, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     signals = SignalPass(
-        learner.scan.updater, learner.scan.training, learner.scan.feed, learner.scan.images,
+        learner.scan.updater,
+        learner.scan.training,
+        learner.scan.feed,
+        learner.scan.images,
         judge=learner.judge,
     )
     return {name: found.utterances for name, found in signals(trajectories, frozenset({"utterances"})).items()}
