@@ -12,6 +12,7 @@ from mmturn.interfaces import ActionGrammar, ContextPolicy, Tool
 from mmturn.recipe import Named, Recipe, settings_of
 from mmturn.registry import CONTEXTS, GRAMMARS, TOOLS, names_code
 from mmturn.schema import build
+from mmturn.types import Json
 
 
 def make_grammar(component: Named, family: Family, allow_code: bool = False) -> ActionGrammar:
@@ -32,16 +33,21 @@ def make_tools(recipe: Recipe, allow_code: bool = False) -> list[Tool]:
     tools: list[Tool] = []
     for index, component in enumerate(recipe.tools):
         cls = TOOLS.resolve(component["name"], allow_code)
-        settings = settings_of(component)
-        if not names_code(component["name"]) and "as" in settings:
-            settings["name"] = settings.pop("as")
-        tool = _construct(cls, settings, f"tools[{index}]")
+        tool = _construct(cls, tool_settings(component), f"tools[{index}]")
         if not isinstance(tool, Tool):
             raise ConfigError(
                 f"tools[{index}]: {component['name']} has no `spec`, or cannot be called: it is not a Tool"
             )
         tools.append(tool)
     return tools
+
+
+def tool_settings(component: Named) -> dict[str, Json]:
+    """A tool's own settings; ``as`` is the name by which the policy calls a shipped one, its setting ``name``."""
+    settings = settings_of(component)
+    if not names_code(component["name"]) and "as" in settings:
+        settings["name"] = settings.pop("as")
+    return settings
 
 
 def make_context(component: Named, allow_code: bool = False) -> ContextPolicy:

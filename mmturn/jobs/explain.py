@@ -8,6 +8,7 @@ from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from mmturn.components import tool_settings
 from mmturn.config import Resolved, shipped_recipes
 from mmturn.recipe import Recipe, settings_of
 from mmturn.registry import CONTEXTS, ENVS, GRAMMARS, REWARDS, TOOLS, Registry, names_code
@@ -43,11 +44,11 @@ def settings_with_origins(recipe: Recipe, resolved: Resolved) -> list[Setting]:
         else:
             values = {"name": name or "(the model family's own)"}
         config_class = _config_class(registry, name)
-        values |= (
-            dict(settings)
-            if config_class is None
-            else to_values(build(config_class, settings, resolved.origin, prefix))
-        )
+        if config_class is None:
+            values |= settings
+        else:
+            made = to_values(build(config_class, settings, resolved.origin, prefix))
+            values |= {"as" if key == "name" and registry is TOOLS else key: value for key, value in made.items()}
         found += [
             Setting(f"{prefix}.{key}", value, _origin(resolved, f"{prefix}.{key}")) for key, value in values.items()
         ]
@@ -82,7 +83,7 @@ def _components(recipe: Recipe) -> Iterator[tuple[str, str, Registry, Mapping[st
     yield "grammar", recipe.grammar.get("name", ""), GRAMMARS, settings_of(recipe.grammar)
     yield "context", recipe.context["name"], CONTEXTS, settings_of(recipe.context)
     for index, tool in enumerate(recipe.tools):
-        yield f"tools.{index}", tool["name"], TOOLS, settings_of(tool)
+        yield f"tools.{index}", tool["name"], TOOLS, tool_settings(tool)
     for term in recipe.reward.terms:
         yield f"reward.settings.{term}", term, REWARDS, recipe.reward.settings.get(term, {})
 

@@ -193,6 +193,8 @@ def test_config_says_where_each_value_comes_from() -> None:
     assert "override env.max_images=7" in lines["env.max_images"]
     assert lines["rl.clip_low"].endswith("default") and lines["tools.0.addressing"].endswith("default")
     assert "nano.yaml:" in lines["tools.0.label"]
+    renamed = invoke("config", "video_mtr_qwen2_5_vl_7b", "--only", "tools")[1]
+    assert '"span"' in renamed and 'tools.0.as = "retrieve"' in renamed
     assert "default" in lines["reward.settings.answer.max_chars"]
     assert len(lines[next(key for key in lines if key.startswith("hash "))].split()[1]) == 64
 
