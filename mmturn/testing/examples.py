@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 from mmturn.families.size_rules import processor_rule
-from mmturn.geometry import Box, Size
+from mmturn.geometry import Box, Size, Span
 from mmturn.interfaces import Environment, Tool
 from mmturn.media import ImageStore
 from mmturn.media.look import StoreLook
+from mmturn.media.video.clock import Clock
+from mmturn.media.video.footage import Footage
 from mmturn.media.views import fit
 from mmturn.schema import build
 from mmturn.tools.crop import CropTool
@@ -54,8 +57,17 @@ def example_view(store: ImageStore) -> View:
 
 
 def example_look(store: ImageStore) -> StoreLook:
-    """What a tool shows things with."""
-    return StoreLook(store, example_size_rule, BUDGET)
+    """What a tool shows things with, a video of 64 frames at 4 per second among them; each second has a candidate."""
+    clock = Clock(np.arange(64, dtype=np.int64), Fraction(1, 4), 64)
+
+    def show(numbers: Sequence[int]) -> tuple[str | View, ...]:
+        parts: list[str | View] = []
+        for number in numbers:
+            frame = Image.new("RGB", (64, 48), (4 * number, 90, 10))
+            parts += [f"frame {number} ", fit(store.put_image(frame), example_size_rule, BUDGET)]
+        return tuple(parts)
+
+    return StoreLook(store, example_size_rule, BUDGET, Footage(clock, tuple(range(0, 64, 4)), 4, show))
 
 
 def example_environment(
@@ -85,6 +97,8 @@ def example_trajectories() -> list[Trajectory]:
         _trajectory(5, looked[:1], StopReason.TURN_LIMIT, None),
         _trajectory(6, cut, StopReason.TOKEN_LIMIT, None),
         _trajectory(7, (), StopReason.CONTEXT_LIMIT, None),
+        _watched(8, (8, 20)),
+        _watched(9, (40, 60)),
     ]
 
 
@@ -98,6 +112,29 @@ def _look(index: int, box: Box) -> Turn:
     facts = {"tools": ["crop"], "views": 1, "crops": [{"box": region, "image": 0}], "crop": region}
     action = Action("tool", "crop", {"bbox_2d": region}, view=0)
     return Turn(index, Observation(("What?",)), f"crop {region}", actions=(action,), facts=facts)
+
+
+def _watched(index: int, stretch: tuple[int, int]) -> Trajectory:
+    """Someone chose frames of a video of 64, at 4 per second, whose gold stretch is from 3 s to 4 s."""
+    start, end = stretch
+    text = f"<think>{start} to {end}</think><action>choose frames between {start} and {end}</action>"
+    facts = {
+        "tools": ["choose_frames"],
+        "views": 2,
+        "frames": [[number, number / 4] for number in (start + 4, end - 4)],
+        "spans": [[start / 4, end / 4]],
+        "opening": [[0, 0.0], [63, 15.75]],
+        "video": {"frames": 64, "seconds": 16.0},
+    }
+    action = Action("tool", "choose_frames", {"start": start, "end": end})
+    look = Turn(0, Observation(("What?",)), text, actions=(action,), facts=facts)
+    said = Turn(
+        1, Observation(("Seen.",)), f"<think>so</think><action>output answer: {ANSWER}</action>",
+        actions=(Action("answer", "answer", {"text": ANSWER}),),
+    )  # fmt: skip
+    task = Task("example", "Which code is on the sign?", (), ANSWER, video="/example.mp4", spans=(Span(3.0, 4.0),))
+    stop = StopReason.ANSWERED
+    return Trajectory(f"example/{index}", task, "example", index, index, (look, said), stop, ANSWER)
 
 
 def _answer(index: int, text: str) -> Turn:

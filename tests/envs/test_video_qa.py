@@ -14,6 +14,7 @@ from mmturn.errors import ConfigError, EnvError, ToolError
 from mmturn.families.size_rules import processor_rule
 from mmturn.geometry import Size
 from mmturn.interfaces import Environment, Tool
+from mmturn.media.look import StoreLook
 from mmturn.media.store import ImageStore
 from mmturn.testing.contracts import check_environment
 from mmturn.tools.crop import CropConfig, CropTool
@@ -194,11 +195,11 @@ def test_bad_settings(settings: dict[str, Any], key: str) -> None:
 
 
 def test_frame_tools_need_a_video() -> None:
-    from mmturn.testing.examples import example_look, example_view
+    from mmturn.testing.examples import BUDGET, example_view
 
     store = ImageStore()
     with pytest.raises(EnvError, match="video_qa"):
-        SpanTool()({"start": 0, "end": 1}, example_view(store), example_look(store))
+        SpanTool()({"start": 0, "end": 1}, example_view(store), StoreLook(store, rule, BUDGET))
 
 
 def test_subtitles_stand_behind_the_frames_at_which_they_are_said(clip: str, tmp_path: Path) -> None:

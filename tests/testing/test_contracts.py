@@ -41,7 +41,13 @@ from mmturn.types import Action, Completion, Observation, PixelBudget, Request, 
 
 @pytest.mark.parametrize("name", TOOLS.names())
 def test_shipped_tools(name: str) -> None:
-    assert check_tool(TOOLS.resolve(name), {"angle": 90} if name == "rotate" else None).parts
+    calls = {
+        "rotate": {"angle": 90},
+        "span": {"start": 1, "end": 3},
+        "frames": {"target_frames": [0, 3]},
+        "frame_number": {"time": "00:02"},
+    }
+    assert check_tool(TOOLS.resolve(name), calls.get(name)).parts
 
 
 class Tool(CropTool):
