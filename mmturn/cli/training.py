@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,9 @@ from mmturn.cli.options import (
     run_folder,
     say,
 )
+
+if TYPE_CHECKING:
+    from mmturn.recipe import Recipe
 
 RecipeArgument = Annotated[
     str | None,
@@ -63,12 +67,8 @@ def train(
         recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed, method=method
     )  # fmt: skip
     from mmturn.jobs.train import train_policy
-    from mmturn.training.processes import stop_processes
 
-    folder = run_folder(out, settings.out, Path(recipe).stem + (f"-{Path(method).stem}" if method else ""))
-    last = train_policy(settings, folder, resume=resume, allow_code=True, console=console())
-    say(f"policy: {last / 'policy'}\nlook at its rollouts: mmturn view {folder}")
-    stop_processes()
+    _learn(train_policy, settings, run_folder(out, settings.out, _run_name(recipe, method)), resume, is_rl=True)
 
 
 def sft(
@@ -87,12 +87,8 @@ def sft(
     overrides = [*SMOKE_DATA, *SMOKE_SFT] if smoke else []
     settings = open_recipe(recipe, overrides + (set_ or []), model=model, data=data, tools=tool, seed=seed)
     from mmturn.jobs.sft import sft_policy
-    from mmturn.training.processes import stop_processes
 
-    folder = run_folder(out, settings.out, Path(recipe).stem)
-    last = sft_policy(settings, folder, resume=resume, allow_code=True, console=console())
-    say(f"policy: {last / 'policy'}")
-    stop_processes()
+    _learn(sft_policy, settings, run_folder(out, settings.out, _run_name(recipe)), resume)
 
 
 def prefer(
@@ -115,12 +111,8 @@ def prefer(
         recipe, overrides, model=model, data=data, tools=tool, rewards=reward, seed=seed, method=method
     )  # fmt: skip
     from mmturn.jobs.prefer import prefer_policy
-    from mmturn.training.processes import stop_processes
 
-    folder = run_folder(out, settings.out, Path(recipe).stem + (f"-{Path(method).stem}" if method else ""))
-    last = prefer_policy(settings, folder, resume=resume, allow_code=True, console=console())
-    say(f"policy: {last / 'policy'}")
-    stop_processes()
+    _learn(prefer_policy, settings, run_folder(out, settings.out, _run_name(recipe, method)), resume)
 
 
 def offline(
@@ -140,11 +132,21 @@ def offline(
     overrides = ([*SMOKE_DATA, *SMOKE_OFFLINE] if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, data=data, rewards=reward, seed=seed, method=method)
     from mmturn.jobs.offline import learn_offline
+
+    _learn(learn_offline, settings, run_folder(out, settings.out, _run_name(recipe, method)), resume)
+
+
+def _run_name(recipe: str, method: str | None = None) -> str:
+    """A run's folder by default: the recipe, and the method laid over it."""
+    return Path(recipe).stem + (f"-{Path(method).stem}" if method else "")
+
+
+def _learn(job: Callable[..., Path], settings: Recipe, folder: Path, resume: bool, *, is_rl: bool = False) -> None:
+    """Run a way of training, and say where its policy is."""
     from mmturn.training.processes import stop_processes
 
-    folder = run_folder(out, settings.out, Path(recipe).stem + (f"-{Path(method).stem}" if method else ""))
-    last = learn_offline(settings, folder, resume=resume, allow_code=True, console=console())
-    say(f"policy: {last / 'policy'}")
+    last = job(settings, folder, resume=resume, allow_code=True, console=console())
+    say(f"policy: {last / 'policy'}" + (f"\nlook at its rollouts: mmturn view {folder}" if is_rl else ""))
     stop_processes()
 
 
