@@ -13,7 +13,7 @@ from mmturn.errors import ConfigError, DataError, EnvError
 from mmturn.geometry import Box, Transform
 from mmturn.interfaces import Look, SizeRule, Step, Tool
 from mmturn.media.look import StoreLook
-from mmturn.media.video import FrameLook, VideoConfig, VideoReader, VideoStore
+from mmturn.media.video import Clock, FrameLook, VideoConfig, VideoReader, VideoStore
 from mmturn.media.video.footage import Footage
 from mmturn.media.video.sampling import pool, uniform
 from mmturn.tasks.videos.subtitles import Subtitle, at_moments, read_srt
@@ -133,14 +133,21 @@ class VideoQA(VisualQA):
         super().close()
         self._video, self._footage, self._frames, self._opening, self._frame_of = None, None, None, None, {}
 
-    def _open(self, video: VideoReader) -> tuple[str | View, ...]:
-        clock, config = video.clock(), self.config
-        is_long = 0 < config.long.above_s < clock.duration_s
-        budget = PixelBudget(*(config.long.frame_budget if is_long else config.frame_budget))
-        count = config.long.initial_frames if is_long else config.initial_frames
+    def footage(self, video: str) -> Footage:
+        """What tools would see of a video file; nothing is shown. Raises DataError."""
+        clock, config = _videos(self.config.video).open(video).clock(), self.config
+        count = (config.long if self._is_long(clock) else config).initial_frames
         chosen = pool(clock, config.pool_rate, config.pool_limit) if config.pool_rate else range(len(clock))
-        self._frames = FrameLook(self.store, self.size_rule, budget)
-        self._footage = Footage(clock, tuple(chosen), count, self._shown)
+        return Footage(clock, tuple(chosen), count, self._shown)
+
+    def _is_long(self, clock: Clock) -> bool:
+        return 0 < self.config.long.above_s < clock.duration_s
+
+    def _open(self, video: VideoReader) -> tuple[str | View, ...]:
+        self._footage = footage = self.footage(video.info.path)
+        clock, chosen, count = footage.clock, footage.pool, footage.opening
+        budget = (self.config.long if self._is_long(clock) else self.config).frame_budget
+        self._frames = FrameLook(self.store, self.size_rule, PixelBudget(*budget))
         picked = [chosen[place] for place in uniform(0, len(chosen) - 1, count, "down")]
         self._opening = [[number, float(clock.seconds(number))] for number in picked]
         return self._shown(picked)

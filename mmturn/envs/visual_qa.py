@@ -57,6 +57,7 @@ class VisualQA:
                 raise ConfigError(f"two tools are named {tool.spec.name!r}; give one of them another name")
             self._tools[tool.spec.name] = tool
         self.tools: tuple[ToolSpec, ...] = tuple(tool.spec for tool in tools)
+        self.carriers: tuple[Tool, ...] = tuple(tools)
         self._looks = {name: self._look_of(tool) for name, tool in self._tools.items()}
         self._task: Task | None = None
         self._views: list[View] = []

@@ -9,10 +9,14 @@ from pathlib import Path
 from mmturn.build import Policy
 from mmturn.engines.oracle import LookScript
 from mmturn.engines.scripted import ScriptedEngine
+from mmturn.engines.span_oracle import SpanScript
+from mmturn.envs.video_qa import VideoQA
+from mmturn.errors import ConfigError
 from mmturn.interfaces import Engine, Rubric
 from mmturn.recipe import OracleConfig
 from mmturn.rollout import RolloutConfig, episodes
 from mmturn.store.trajectories import TrajectoryWriter
+from mmturn.tools.frames import SpanConfig, SpanTool
 from mmturn.types import Task, Trajectory
 
 
@@ -55,13 +59,32 @@ def store_rollouts(
 
 
 def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig, beside: float = 0.0) -> ScriptedEngine:
-    """An engine that looks where the gold boxes are, as broadly as the settings say, or ``beside`` them."""
-    tool = policy.make_env().tools[0].name if config.look else ""
+    """An engine that looks where the gold boxes or stretches are, as broadly as the settings say, or ``beside`` boxes.
+    Raises ConfigError for videos without a tool that shows stretches."""
+    env = policy.make_env()
+    if isinstance(env, VideoQA):
+        watching = _watcher(policy, env, tasks, config)
+        return ScriptedEngine(watching, policy.renderer)
+    tool = env.tools[0].name if config.look else ""
     script = LookScript(
         tasks, policy.grammar, tool=tool, scale=config.scale, jitter=config.jitter, offset=config.offset,
         look=config.look, beside=beside,
     )  # fmt: skip
     return ScriptedEngine(lambda request: script(request) or "", policy.renderer)
+
+
+def _watcher(policy: Policy, env: VideoQA, tasks: Sequence[Task], config: OracleConfig) -> SpanScript:
+    """Looks at the gold stretches with the first tool that shows stretches."""
+    span = next((tool for tool in env.carriers if isinstance(tool, SpanTool)), None)
+    if span is None and config.look:
+        raise ConfigError("the oracle looks at stretches of videos: add a tool span, or set oracle.look: false")
+    settings = SpanConfig() if span is None else span.config
+    shown = settings.frames or max(env.config.initial_frames, env.config.long.initial_frames)
+    return SpanScript(
+        tasks, policy.grammar, lambda task: env.footage(task.video or ""), tool=settings.name, unit=settings.unit,
+        scale=config.scale, jitter=config.jitter, look=config.look,
+        least_frames=shown + 2 if settings.ends == "out" else 1,
+    )  # fmt: skip
 
 
 def oracle_trajectories(

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from mmturn.store.trajectories import read_trajectories
 from mmturn.testing.tiny import tiny_model
 
 SMALL = [
@@ -91,3 +92,32 @@ def test_ask_wants_one_file_and_one_question(rows: Path, tmp_path: Path) -> None
         )  # fmt: skip
         assert done.returncode != 0
         assert "ask about one file" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("unit", "more"),
+    [("time", {}), ("second", {}), ("pool", {}), ("frame", {}), ("frame", {"ends": "out"})],
+    ids=["time", "second", "pool", "frame", "between"],
+)
+def test_an_oracle_looks_at_the_gold_stretches(
+    unit: str, more: dict[str, str], rows: Path, repo: Path, tmp_path: Path
+) -> None:
+    tool = {"name": "span", "unit": unit, "frames": 6, **more}
+    settings = [f"tools=[{json.dumps(tool)}]", "env.initial_frames=2", "env.pool_rate=4", "rollout.max_new_tokens=96"]
+    settings += ["reward.terms={answer: 1.0, gold_frame: 0.0}", "reward.settings={gold_frame: {opening: false}}"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "mmturn", "rollout", "nano_ask_video", "--data", str(rows), "--oracle", "--out",
+         str(tmp_path / "run"), *words],
+        cwd=repo, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    trajectories = [t for t in read_trajectories(tmp_path / "run") if t.stop.status != "failed"]
+    assert len(trajectories) == 2
+    for trajectory in trajectories:
+        assert trajectory.reward is not None and dict(trajectory.reward.components) == {
+            "answer": 1.0,
+            "gold_frame": 1.0,
+        }
+        ((start, end),) = trajectory.turns[0].facts["spans"]
+        assert start <= 2.4 and end >= 2.6 and end - start < 5, "about the gold stretch from 2 s to 3 s"
