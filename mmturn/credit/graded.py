@@ -81,6 +81,15 @@ class Graded:
         return (*self.turns[:-1], self.turns[-1] + self.outcome) if self.turns else ()
 
 
+def term_of(graded: Graded, term: str) -> tuple[float, ...]:
+    """[K] what a term of the rubric says of each turn. Raises DataError where no term of that name grades turns."""
+    found = graded.per_turn.get(term)
+    if found is None:
+        known = ", ".join(graded.per_turn) or "none"
+        raise DataError(f"trajectory {graded.id}: no term {term!r} of the rubric grades turns (those that do: {known})")
+    return found
+
+
 def graded_of(trajectory: Trajectory, signals: Signals | None = None) -> Graded:
     """What credit sees of a trajectory: its outcome, and the turns of the seats that are trained. ``signals``: of all
     turns. Raises DataError naming it where its reward is missing, not finite, or has another number of turns."""

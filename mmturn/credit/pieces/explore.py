@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mmturn.credit.curiosity import curiosity_bonus, exploration_stage
-from mmturn.credit.graded import Graded
+from mmturn.credit.graded import Graded, term_of
 from mmturn.credit.scope import over
-from mmturn.errors import DataError
 from mmturn.types import Json
 
 
@@ -24,7 +23,7 @@ def curiosity(
 ) -> list[Graded]:
     """Pixel Reasoner: trajectories that looked earn more where few of their group did, and less for many calls.
     ``calls`` names the rubric's term that counts them per turn. See ``curiosity.curiosity_bonus``."""
-    counts = [round(sum(_counts(graded, calls))) for graded in group]
+    counts = [round(sum(term_of(graded, calls))) for graded in group]
     bonuses = curiosity_bonus(counts, least_rate, alpha, beta, free)
     return [replace(g, outcome=g.outcome + bonus) for g, bonus in zip(group, bonuses, strict=True)]
 
@@ -54,7 +53,7 @@ class Exploration:
         """The batch with its bonuses."""
         if self._above >= self._patience or not batch:
             return list(batch)
-        counts = [_counts(graded, self._calls) for graded in batch]
+        counts = [term_of(graded, self._calls) for graded in batch]
         stage = exploration_stage(sum(any(each) for each in counts) / len(batch), self._rates)
         self._above = self._above + 1 if stage is None else 0
         if stage is None:
@@ -72,11 +71,3 @@ class Exploration:
     def load_state(self, state: Mapping[str, Json]) -> None:
         """Go on from there."""
         self._above = int(state.get("above", 0))
-
-
-def _counts(graded: Graded, term: str) -> tuple[float, ...]:
-    found = graded.per_turn.get(term)
-    if found is None:
-        known = ", ".join(graded.per_turn) or "none"
-        raise DataError(f"trajectory {graded.id}: no term {term!r} of the rubric counts calls (per turn: {known})")
-    return found

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from mmturn.credit import gates, outcome, roles, shaping
-from mmturn.credit.graded import Graded, attempts_of
+from mmturn.credit.graded import Graded, attempts_of, term_of
 from mmturn.errors import DataError
 
 
@@ -44,7 +44,7 @@ def improvement(
     graded: Graded, *, of: str, over: Literal["previous", "best"] = "previous", weight: float = 1.0
 ) -> Graded:
     """Turn rewards for what a term ``of`` the rubric rises by, turn by turn. See ``shaping.improvements``."""
-    gains = shaping.improvements(_levels(graded, of), over)
+    gains = shaping.improvements(term_of(graded, of), over)
     return replace(graded, turns=tuple(r + weight * gain for r, gain in zip(graded.turns, gains, strict=True)))
 
 
@@ -64,7 +64,7 @@ def video_mtr(
     answer. ``level``: quality is that of what a turn looked at, which begins at 0, or of what it was shown before it
     acted, which begins with the opening. See ``gates.video_mtr_paper``, whose boundary rewards these are, and
     ``gates.video_mtr_code``. Differs: the outcome is in the boundary rewards, so that none is left besides."""
-    found = _levels(graded, quality)
+    found = term_of(graded, quality)
     levels = found if level == "shown" else [0.0, *found[:-1]]
     right = graded.values.get(correct, 0.0) > 0
     if form == "paper":
@@ -96,11 +96,3 @@ def generation_gain(
     rates = [r if own else None for r, own in zip(graded.turns, attempts_of(graded, attempts), strict=True)]
     made = roles.generation_rewards(rates, absolute, improvement)
     return replace(graded, turns=tuple(r if gain is None else gain for r, gain in zip(graded.turns, made, strict=True)))
-
-
-def _levels(graded: Graded, term: str) -> tuple[float, ...]:
-    found = graded.per_turn.get(term)
-    if found is None:
-        known = ", ".join(graded.per_turn) or "none"
-        raise DataError(f"trajectory {graded.id}: no term {term!r} of the rubric grades turns (those that do: {known})")
-    return found
