@@ -11,7 +11,7 @@ from mmturn.families.size_rules import processor_rule
 from mmturn.geometry import Box, Size
 from mmturn.interfaces import RewardFn
 from mmturn.media import ImageStore
-from mmturn.media.video import FrameLook, VideoStore
+from mmturn.media.video import FrameLook, VideoReader, VideoStore
 from mmturn.media.video.sampling import uniform
 from mmturn.media.views import fit
 from mmturn.recipe import Recipe
@@ -64,20 +64,23 @@ def check_rows(
     store = ImageStore(decoded_bytes=1 << 26, view_bytes=1 << 20)
     good: list[Task] = []
     sizes: dict[str, Size] = {}
-    for number, (line, task) in enumerate(numbered, 1):
-        reason = problem_of(task, rubric, store, sizes)
-        if reason is None:
-            good.append(task)
-        else:
-            where = task.id if line is None else f"{path}:{line}"
-            problems.append(RowProblem(where, reason, line))
-        if progress is not None:
-            progress(number, len(numbered))
+    with VideoStore() as videos:
+        for number, (line, task) in enumerate(numbered, 1):
+            reason = problem_of(task, rubric, store, videos, sizes)
+            if reason is None:
+                good.append(task)
+            else:
+                where = task.id if line is None else f"{path}:{line}"
+                problems.append(RowProblem(where, reason, line))
+            if progress is not None:
+                progress(number, len(numbered))
     problems.sort(key=lambda problem: problem.line or 0)
     return Checked(tuple(good), tuple(problems), sizes)
 
 
-def problem_of(task: Task, rubric: WeightedRubric, store: ImageStore, sizes: dict[str, Size]) -> str | None:
+def problem_of(
+    task: Task, rubric: WeightedRubric, store: ImageStore, videos: VideoStore, sizes: dict[str, Size]
+) -> str | None:
     """What is wrong with a task, or None. The sizes of its images go into ``sizes``."""
     try:
         for path in task.images:
@@ -85,7 +88,7 @@ def problem_of(task: Task, rubric: WeightedRubric, store: ImageStore, sizes: dic
                 size = store.put_file(path).size
                 _size_rule(size, _BUDGET)
                 sizes[path] = size
-        reason = _video_problem(task)
+        reason = _video_problem(task, videos)
     except DataError as error:
         return str(error)
     if reason:
@@ -108,12 +111,14 @@ def problem_of(task: Task, rubric: WeightedRubric, store: ImageStore, sizes: dic
     return None
 
 
-def _video_problem(task: Task) -> str | None:
-    """What is wrong with a task's video or its gold stretches. Raises DataError for a file that cannot be read."""
+def _video_problem(task: Task, videos: VideoStore) -> str | None:
+    """What is wrong with a task's video or its gold stretches. Raises DataError for a file that cannot be read, or
+    frames of its overview that cannot be decoded."""
     if task.video is None:
         return None
-    with VideoStore() as videos:
-        end = videos.open(task.video).info.duration_s
+    reader = videos.open(task.video)
+    reader.frames(_picked(reader), Size(_FACTOR, _FACTOR))
+    end = reader.info.duration_s
     late = [span for span in task.spans if end is not None and span.end_s > end + 1]
     if not late or end is None:
         return None
@@ -126,29 +131,29 @@ def gold_page(checked: Checked, out: Path, limit: int = 60) -> Path:
 
     store = ImageStore()
     shown: list[Trajectory] = []
-    for task in checked.tasks[:limit]:
-        views = [fit(store.put_file(path), _size_rule, _BUDGET) for path in task.images]
-        frames, facts = _overview(task, store)
-        gold = gold_trajectory(task)
-        observation = Observation((*views, *frames, task.question))
-        turn = replace(gold.turns[0], observation=observation, facts={**gold.turns[0].facts, **facts})
-        shown.append(replace(gold, turns=(turn,)))
-    note = f"{len(checked.tasks)} good rows, {len(checked.problems)} bad; the first {len(shown)} with gold answers"
-    return write_page(out, shown, store, title="Task rows", note=note, max_side_px=768)
+    with VideoStore() as videos:
+        for task in checked.tasks[:limit]:
+            views = [fit(store.put_file(path), _size_rule, _BUDGET) for path in task.images]
+            frames, facts = _overview(task, store, videos)
+            gold = gold_trajectory(task)
+            observation = Observation((*views, *frames, task.question))
+            turn = replace(gold.turns[0], observation=observation, facts={**gold.turns[0].facts, **facts})
+            shown.append(replace(gold, turns=(turn,)))
+        note = f"{len(checked.tasks)} good rows, {len(checked.problems)} bad; the first {len(shown)} with gold answers"
+        return write_page(out, shown, store, title="Task rows", note=note, max_side_px=768)
 
 
-def _overview(task: Task, store: ImageStore) -> tuple[list[View], dict[str, Json]]:
-    """A few frames of a task's video and what a page's time line reads; nothing where it has none, or they are lost."""
+def _picked(reader: VideoReader) -> list[int]:
+    return uniform(0, len(reader.clock()) - 1, _FRAMES)
+
+
+def _overview(task: Task, store: ImageStore, videos: VideoStore) -> tuple[list[View], dict[str, Json]]:
+    """A few frames of a task's video and what a page's time line reads; nothing where it has none. Raises DataError."""
     if task.video is None:
         return [], {}
-    try:
-        with VideoStore() as videos:
-            reader = videos.open(task.video)
-            clock = reader.clock()
-            picked = uniform(0, len(clock) - 1, _FRAMES)
-            views = FrameLook(store, _size_rule, _FRAME_BUDGET).views(reader, picked)
-    except DataError:
-        return [], {}
+    reader = videos.open(task.video)
+    clock, picked = reader.clock(), _picked(reader)
+    views = FrameLook(store, _size_rule, _FRAME_BUDGET).views(reader, picked)
     opening = [[number, float(clock.seconds(number))] for number in picked]
     return views, {"opening": opening, "video": {"frames": len(clock), "seconds": float(clock.duration_s)}}
 
