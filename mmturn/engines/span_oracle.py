@@ -86,8 +86,10 @@ def named(span: Span, footage: Footage, unit: Unit) -> tuple[Json, Json]:
         start_s = math.floor(span.start_s)
         end_s = min(max(math.ceil(span.end_s), start_s + 1), max(last, 1))
         return format_time(Fraction(min(start_s, end_s - 1))), format_time(Fraction(end_s))
-    candidates = range(len(clock)) if unit == "frame" else footage.pool
-    seconds = np.array([float(clock.seconds(number)) for number in candidates])
+    if unit == "frame":
+        first = clock.shown_at(min(span.start_s, float(clock.seconds(len(clock) - 1))))
+        return first, max(min(clock.span(0, span.end_s).stop, len(clock) - 1), first)
+    seconds = np.array([float(clock.seconds(number)) for number in footage.pool])
     first = max(int(np.searchsorted(seconds, span.start_s, side="right")) - 1, 0)
     last = min(int(np.searchsorted(seconds, span.end_s, side="left")), len(seconds) - 1)
     return first, max(last, first)

@@ -137,8 +137,10 @@ class VideoQA(VisualQA):
         """What tools would see of a video file; nothing is shown. Raises DataError."""
         clock, config = _videos(self.config.video).open(video).clock(), self.config
         count = (config.long if self._is_long(clock) else config).initial_frames
-        chosen = pool(clock, config.pool_rate, config.pool_limit) if config.pool_rate else range(len(clock))
-        return Footage(clock, tuple(chosen), count, self._shown)
+        chosen: Sequence[int] = (
+            pool(clock, config.pool_rate, config.pool_limit) if config.pool_rate else range(len(clock))
+        )
+        return Footage(clock, chosen, count, self._shown)
 
     def _is_long(self, clock: Clock) -> bool:
         return 0 < self.config.long.above_s < clock.duration_s

@@ -22,7 +22,7 @@ class Footage:
     """The video of an episode."""
 
     clock: Clock
-    pool: tuple[int, ...]
+    pool: Sequence[int]
     """Numbers of the candidate frames, in order."""
     opening: int
     """How many frames the episode began with."""
