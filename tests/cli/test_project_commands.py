@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import pytest
 import typer
 from PIL import Image
@@ -19,6 +17,7 @@ from mmturn.cli import project
 from mmturn.errors import ConfigError, DataError
 from mmturn.jobs.doctor import Finding, diagnose
 from mmturn.jobs.scaffold import KINDS, names_of, scaffold
+from tests.media.video.clips import write_clip
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -56,7 +55,7 @@ def test_check_shows_tasks_and_counts(tmp_path: Path) -> None:
 
 
 def test_check_opens_videos_and_tries_their_spans(tmp_path: Path) -> None:
-    write_clip(tmp_path / "v.mp4")
+    write_clip(tmp_path / "v.mp4", 30, rate=10)
     (tmp_path / "broken.mp4").write_bytes(b"no video at all")
     seen = {"video": "v.mp4", "question": "Colour?", "answer": "red", "spans": [[1, 2.5]]}
     path = write_rows(tmp_path, seen, {**seen, "video": "broken.mp4"}, {**seen, "spans": [[2, 9]]})
@@ -69,16 +68,6 @@ def test_check_opens_videos_and_tries_their_spans(tmp_path: Path) -> None:
     data = page.read_text(encoding="utf-8").split('id="data">')[1].split("</script>")[0]
     (item,) = json.loads(data)["sections"][0]["groups"][0]["items"]
     assert item["timeline"]["gold"] == [[1.0, 2.5]] and len(item["turns"][0]["views"]) == 8
-
-
-def write_clip(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for number in range(30):
-            picture = np.full((64, 96, 3), 8 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def test_check_names_bad_rows(tmp_path: Path) -> None:

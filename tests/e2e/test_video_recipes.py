@@ -8,12 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 from mmturn.store.trajectories import read_trajectories
 from mmturn.testing.tiny import tiny_model
+from tests.media.video.clips import write_clip
 
 SMALL = [
     "model.download=false", "model.dtype=float32", "rl.groups_per_update=2", "rl.minibatches=1", "training.updates=1",
@@ -25,13 +24,7 @@ SMALL = [
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two task rows on a clip, and one on a file that is none."""
     folder = tmp_path_factory.mktemp("clips")
-    with av.open(str(folder / "clip.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for number in range(40):
-            picture = np.full((64, 96, 3), 6 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
+    write_clip(folder / "clip.mp4", 40, rate=5)
     (folder / "broken.mp4").write_bytes(b"no video")
     lines = [
         {"video": name, "question": "Which?", "choices": ["x", "y"], "answer": "B", "spans": [[2, 3]], "id": f"t{k}"}
