@@ -112,16 +112,16 @@ def table(rows: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], digits: int = 1) -> str:
     """``63.3 ± 2.1`` in percent; a dash without values, no interval for one."""
     if not values:
         return "–"
     mean = sum(values) / len(values)
     if len(values) == 1:
-        return f"{100 * mean:.1f}"
+        return f"{100 * mean:.{digits}f}"
     deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
     half = T_975.get(len(values) - 1, 2.0) * deviation / math.sqrt(len(values))
-    return f"{100 * mean:.1f} ± {100 * half:.1f}"
+    return f"{100 * mean:.{digits}f} ± {100 * half:.{digits}f}"
 
 
 def main() -> None:

@@ -11,15 +11,22 @@ from mmturn.cli.options import SeedOption, SetOption, SmokeOption, console
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; it is replaced.")] = Path("runs/demo"),
+    video: Annotated[bool, typer.Option("--video", help="When to look in videos, instead of where in images.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder to write to, which is replaced: runs/demo, or runs/demo-video."),
+    ] = None,
     seed: SeedOption = None,
     set_: SetOption = None,
     smoke: SmokeOption = False,
 ) -> None:
     """Watch the small policy learn where to look: evaluate, train with multi-turn GRPO, evaluate again, one page."""
-    from mmturn.jobs.demo import run_demo
+    from mmturn.jobs.demo import IMAGES, VIDEOS, run_demo
 
-    run_demo(out, seed=seed, overrides=set_ or [], smoke=smoke, console=console())
+    folder = out or Path("runs/demo-video" if video else "runs/demo")
+    run_demo(
+        folder, seed=seed, overrides=set_ or [], smoke=smoke, console=console(), demo=VIDEOS if video else IMAGES
+    )  # fmt: skip
 
 
 def add_to(app: typer.Typer) -> None:

@@ -225,7 +225,8 @@ def evaluate(
 ) -> None:
     """Evaluate a policy on a benchmark; a report page comes out."""
     watched = benchmark not in ("visual_search", "vstar", "rows")
-    recipe = recipe_for(recipe, model, nano="visual_search", other="video" if watched else "vstar")
+    nano = "video_world" if benchmark == "video_world" else "visual_search"
+    recipe = recipe_for(recipe, model, nano=nano, other="video" if watched else "vstar")
     overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
     from mmturn.build import make_policy
@@ -235,7 +236,8 @@ def evaluate(
 
     folder = run_folder(out, "", f"eval-{benchmark}")
     suite = open_suite(
-        benchmark, data, folder, count=8 if smoke else 256, seed=settings.seed, parity=parity, subtitles=subtitles
+        benchmark, data, folder, count=8 if smoke else 256, levels=settings.data.levels, seed=settings.seed,
+        parity=parity, subtitles=subtitles,
     )  # fmt: skip
     tasks = suite.tasks[:limit] if limit else suite.tasks
     policy = make_policy(settings, allow_code=True)

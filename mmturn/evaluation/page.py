@@ -86,7 +86,20 @@ def _bar(group: Data) -> str:
 
 
 def _group_table(title: str, groups: Mapping[str, Data], macro: float | None = None) -> str:
-    head = ("", "accuracy", "", "samples", "failed", "unparsed", "turns", "crops", "useful crops", "frames", "tokens")
+    head = (
+        "",
+        "accuracy",
+        "",
+        "samples",
+        "failed",
+        "unparsed",
+        "turns",
+        "crops",
+        "useful crops",
+        "frames",
+        "gold seen",
+        "tokens",
+    )
     rows = []
     for name, group in groups.items():
         useful = _percent(group["useful_crop_rate"]) if group["crops"] else "–"
@@ -101,6 +114,7 @@ def _group_table(title: str, groups: Mapping[str, Data], macro: float | None = N
             _number(group["mean_crops"]),
             useful,
             _number(group.get("mean_frames")),
+            _percent(group.get("gold_seen_rate")),
             "–" if group["mean_sampled_tokens"] is None else f"{group['mean_sampled_tokens']:.0f}",
         )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

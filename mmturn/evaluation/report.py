@@ -60,6 +60,8 @@ class GroupReport:
     mean_sampled_tokens: float | None
     mean_frames: float | None = None
     """Of tasks with a video; None without any."""
+    gold_seen_rate: float | None = None
+    """Mean share of the gold stretches of which a frame was shown; None without tasks that have some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def group_report(rows: Sequence[ScoreRow], *, seed: int = 0) -> GroupReport:
         useful_crop_rate=useful / crops if crops else None,
         useful_sample_rate=_mean([float(bool(row.useful_crops)) for row in boxed]),
         mean_frames=_mean([row.num_frames for row in alive if row.num_frames is not None]),
+        gold_seen_rate=_mean([row.gold_seen for row in alive if row.gold_seen is not None]),
         mean_sampled_tokens=_mean([row.num_sampled_tokens for row in alive if row.num_sampled_tokens is not None]),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmturn.errors import ConfigError
@@ -11,10 +11,10 @@ from mmturn.evaluation.rows import GROUPS
 from mmturn.evaluation.suites import AnswerScorer, Suite
 from mmturn.jobs.data import Progress, generated, load_tasks
 from mmturn.tasks.videos import VIDEO_BENCHMARKS, read_video_benchmark
-from mmturn.tasks.visual_search.words import LEVELS
 from mmturn.tasks.vstar import read_vstar
+from mmturn.tasks.worlds import WORLDS
 
-BENCHMARKS = ("visual_search", "vstar", "rows", *VIDEO_BENCHMARKS)
+BENCHMARKS = (*WORLDS, "vstar", "rows", *VIDEO_BENCHMARKS)
 HELD_OUT_SEED = 1
 
 
@@ -24,6 +24,7 @@ def open_suite(
     folder: Path,
     *,
     count: int = 256,
+    levels: Sequence[str] = (),
     seed: int = 0,
     parity: bool = False,
     subtitles: bool = False,
@@ -31,15 +32,15 @@ def open_suite(
 ) -> Suite:
     """A benchmark ready to run.
 
-    ``visual_search``: ``count`` generated held-out tasks (or ``data``); ``vstar``: a folder in V*'s layout, its options
-    shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows; a video benchmark: its folder as it is handed
-    out, with its ``subtitles`` or without. Raises ConfigError, DataError.
+    A generated world: ``count`` held-out tasks of its ``levels``, of all when empty (or ``data``); ``vstar``: a folder
+    in V*'s layout, its options shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows; a video
+    benchmark: its folder as it is handed out, with its ``subtitles`` or without. Raises ConfigError, DataError.
     """
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark named {name!r} (known: {', '.join(BENCHMARKS)})")
-    if name == "visual_search" and data is None:
+    if name in WORLDS and data is None:
         tasks = generated(
-            folder / "data", "heldout", count, seed=HELD_OUT_SEED, levels=LEVELS, progress=progress
+            folder / "data", "heldout", count, seed=HELD_OUT_SEED, levels=levels, world=name, progress=progress
         )  # fmt: skip
         return Suite(name, tuple(tasks), AnswerScorer(), seeds={"scenes": HELD_OUT_SEED})
     if data is None:
@@ -67,7 +68,9 @@ def summary(report: EvalReport) -> str:
         lines.append(f"  by {key}: {', '.join(parts)}")
     rate = report.overall.useful_crop_rate
     frames = report.overall.mean_frames
-    seen = f"useful crops {percent(rate)}" if frames is None else f"mean frames {frames:.1f}"
+    seen = f"useful crops {percent(rate)}"
+    if frames is not None:
+        seen = f"saw the gold stretch {percent(report.overall.gold_seen_rate)}, mean frames {frames:.1f}"
     lines.append(f"  {seen}, mean turns {report.overall.mean_turns or 0:.2f}")
     if report.overall.num_failed:
         lines.append(f"  {report.overall.num_failed} failed, not scored: {report.errors[0]}")

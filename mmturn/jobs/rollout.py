@@ -64,7 +64,7 @@ def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig, b
     env = policy.make_env()
     if isinstance(env, VideoQA):
         watching = _watcher(policy, env, tasks, config)
-        return ScriptedEngine(watching, policy.renderer)
+        return ScriptedEngine(lambda request: watching(request) or "", policy.renderer)
     tool = env.tools[0].name if config.look else ""
     script = LookScript(
         tasks, policy.grammar, tool=tool, scale=config.scale, jitter=config.jitter, offset=config.offset,
@@ -82,7 +82,7 @@ def _watcher(policy: Policy, env: VideoQA, tasks: Sequence[Task], config: Oracle
     shown = settings.frames or max(env.config.initial_frames, env.config.long.initial_frames)
     return SpanScript(
         tasks, policy.grammar, lambda task: env.footage(task.video or ""), tool=settings.name, unit=settings.unit,
-        scale=config.scale, jitter=config.jitter, look=config.look,
+        scale=config.scale, jitter=config.jitter, offset=config.offset[0], least_s=config.least_s, look=config.look,
         least_frames=shown + 2 if settings.ends == "out" else 1,
     )  # fmt: skip
 
