@@ -41,7 +41,8 @@ class Batch:
     views: tuple[View, ...]
     """The unique views, in order of first appearance."""
     patches: Tensor
-    """uint8 [sum n, 3 * patch * patch], the unique views one after the other (see ``collate_images``); no patches where features of the views are given to the policy instead."""
+    """uint8 [sum n, 3 * patch * patch], the unique views one after the other (see ``collate_images``); no patches
+    where features of the views are given to the policy instead."""
     grids: Tensor
     """int64 [N, 3] patches of each unique view: time, rows, columns; [0, 3] without patches."""
     image_index: tuple[tuple[int, ...], ...]

@@ -47,8 +47,8 @@ def processor_rule(size: Size, budget: PixelBudget, factor: int) -> Size:
 def clip_rule(size: Size, budget: PixelBudget, factor: int, temporal: int) -> Size:
     """Shown pixels of each of ``budget.frames`` frames, which have the budget's pixels together.
 
-    Frames are counted in whole steps of ``temporal`` where the rounded size is compared with the budget, and as they are
-    where it is scaled. A side below ``factor`` is first scaled up to it.
+    Frames are counted in whole steps of ``temporal`` where the rounded size is compared with the budget, and as they
+    are where it is scaled. A side below ``factor`` is first scaled up to it.
     Raises DataError and ConfigError as ``processor_rule`` does, and DataError for fewer frames than a step has.
     Source: transformers, Qwen3VLVideoProcessor, smart_resize (the same from 5.19 to 5.23).
     """

@@ -24,9 +24,9 @@ from mmturn.models.load import LoadedModel, load_model
 from mmturn.models.policy import PolicyModule
 from mmturn.rendering.renderer import Renderer
 from mmturn.testing.conversations import NoisePixels, noise_view, random_observation, random_trajectory
-from tests.models.test_load import edit_json
-from mmturn.types import Clip, Observation, Row, StopReason, Task, Trajectory, Turn, View
+from mmturn.types import Clip, Observation, Row, StopReason, Task, Trajectory, Turn
 from tests.models.processor import clip_at, processed
+from tests.models.test_load import edit_json
 
 SAID = ("look from 2 to 4", "and at frame 7", "the red one")
 
@@ -250,11 +250,12 @@ def test_rows_whose_placeholders_and_clips_disagree_are_named(loaded: LoadedMode
     ids, view = list(turn.token_ids or ()), turn.observation.views[0]
     assert view.clip is not None
     holder, at = loaded.family.placeholder_of(view, loaded.image_token_id), turn.provenance.index("i")
+    short = turn.provenance.replace("i", "", 1)
     fewer = replace(view, clip=Clip(view.clip.later[:1], view.clip.seconds[:2], view.clip.pace_s))
     cases = {
         "runs of": replace(turn, observation=Observation((fewer, "?")), context_views=(fewer,)),
         "of their own": replace(turn, token_ids=tuple(loaded.image_token_id if i == holder else i for i in ids)),
-        "the views need": replace(turn, token_ids=(*ids[:at], *ids[at + 1 :]), provenance=turn.provenance.replace("i", "", 1)),
+        "the views need": replace(turn, token_ids=(*ids[:at], *ids[at + 1 :]), provenance=short),
         "cannot be sampled": replace(turn, token_ids=(*ids[:-1], holder)),
         "marked 't'": replace(turn, token_ids=(holder, *ids[1:])),
     }  # fmt: skip
