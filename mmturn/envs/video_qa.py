@@ -158,10 +158,11 @@ class VideoQA(VisualQA):
         self._frames = FrameLook(self.store, self.size_rule, PixelBudget(*self._budget))
         picked = [chosen[place] for place in uniform(0, len(chosen) - 1, count, "down")]
         self._opening = [[number, float(clock.seconds(number))] for number in picked]
-        return self._shown(picked)
+        return self._shown(picked, whole=True)
 
-    def _shown(self, numbers: Sequence[int]) -> tuple[str | View, ...]:
-        """Frames as views, each behind its label, or as one clip, all behind the heading. Raises DataError."""
+    def _shown(self, numbers: Sequence[int], *, whole: bool = False) -> tuple[str | View, ...]:
+        """Frames as views, each behind its label, or as one clip, all behind the heading; ``whole``: they stand for the
+        whole video. Raises DataError."""
         footage, frames, video = self._footage, self._frames, self._video
         assert footage is not None and frames is not None and video is not None, "an episode is under way"
         as_clip = self.config.shown_as == "video" and len(set(numbers)) > 1
@@ -173,7 +174,7 @@ class VideoQA(VisualQA):
         })  # fmt: skip
         parts: list[str | View] = [heading]
         if as_clip:
-            parts.append(self._clip(frames, video, numbers))
+            parts.append(self._clip(frames, video, numbers, whole))
         else:
             for number, words, view in zip(numbers, labels, frames.views(video, numbers), strict=True):
                 self._frame_of[view.source.sha256] = number
@@ -182,11 +183,11 @@ class VideoQA(VisualQA):
         parts.append(f"\nSubtitles at these frames:\n{said}\n" if said else "")
         return tuple(part for part in parts if part != "")
 
-    def _clip(self, frames: FrameLook, video: VideoReader, numbers: Sequence[int]) -> View:
+    def _clip(self, frames: FrameLook, video: VideoReader, numbers: Sequence[int], whole: bool) -> View:
         """Frames, in order, as one clip."""
         least, most = (bound * len(numbers) for bound in self._budget)
         most = min(most, self.config.clip_pixels)
-        clip = replace(frames, budget=PixelBudget(min(least, most), most)).clip(video, numbers)
+        clip = replace(frames, budget=PixelBudget(min(least, most), most)).clip(video, numbers, whole=whole)
         self._frame_of.update(zip((ref.sha256 for ref in clip.sources), numbers, strict=True))
         return clip
 

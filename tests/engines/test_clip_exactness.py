@@ -94,7 +94,9 @@ def variety(trajectories: Sequence[Trajectory]) -> None:
     assert len(clips) > 20 and len(later) - len(clips) > 10, "clips and stills at later turns"
     assert {len(view.sources) % 2 for view in clips} == {0, 1}
     assert any(view.region.width < view.source.size.width - 1 for view in clips), "crops of clips"
-    mixed = [t for t in trajectories if {view.clip is None for turn in t.turns[1:] for view in turn.views} == {True, False}]
+    mixed = [
+        t for t in trajectories if {view.clip is None for turn in t.turns[1:] for view in turn.views} == {True, False}
+    ]
     assert len(mixed) > 3 and max(t.num_turns for t in trajectories) >= 4
 
 
@@ -107,9 +109,7 @@ def test_teacher_forced_logprobs_equal_the_samplers(kind: str, repo: Path, root:
 
 
 @pytest.mark.parametrize("context", [{"name": "window", "turns": 1}, {"name": "keep_images", "images": 2}])
-def test_contexts_that_drop_clips_stay_exact(
-    context: dict[str, Any], repo: Path, root: Path, clip: Path
-) -> None:
+def test_contexts_that_drop_clips_stay_exact(context: dict[str, Any], repo: Path, root: Path, clip: Path) -> None:
     policy = video_policy("qwen3_vl", repo, root, context=context)
     trajectories = rolled(policy, tasks(clip, 20))
     assert any(turn.fresh_context for t in trajectories for turn in t.turns[2:])
@@ -139,6 +139,8 @@ def test_samples_do_not_depend_on_what_is_kept_or_beside(kind: str, repo: Path, 
     """A row of its own in an engine that keeps nothing says the same."""
     policy = video_policy(kind, repo, root)
     together = rolled(policy, tasks(clip, 6), group_size=2)
-    alone = replace(policy, recipe=replace(policy.recipe, engine=replace(policy.recipe.engine, max_batch=1, cache_bytes=0)))
+    alone = replace(
+        policy, recipe=replace(policy.recipe, engine=replace(policy.recipe.engine, max_batch=1, cache_bytes=0))
+    )
     for one, other in zip(together, rolled(alone, tasks(clip, 6), group_size=2), strict=True):
         assert [turn.token_ids for turn in one.turns] == [turn.token_ids for turn in other.turns]

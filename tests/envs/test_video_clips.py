@@ -69,6 +69,12 @@ def test_a_look_is_one_clip_with_its_exact_times(clip: str) -> None:
     assert [number for number, _ in step.facts["opening"]] == [0, 19, 39, 59]
 
 
+def test_the_opening_stands_for_the_whole_video(clip: str) -> None:
+    """As processors count frames per second, also where its candidates end before the video does."""
+    (view,) = make(pool_rate=1).reset(task_of(clip), 0).views
+    assert view.clip is not None and (view.clip.seconds, view.clip.pace_s) == ((0.0, 1.0, 3.0, 5.0), 1.5)
+
+
 def test_a_frame_alone_is_an_image_behind_its_label(clip: str) -> None:
     env = make(FramesTool(FramesConfig(unit="frame")), label="frame {frame} ")
     env.reset(task_of(clip), 0)

@@ -116,9 +116,7 @@ def test_a_clip_of_fewer_frames_than_a_step_is_refused() -> None:
         qwen3.size_rule(Size(64, 64), PixelBudget(1, 10**6, 3))
 
 
-@pytest.mark.parametrize(
-    ("vision", "ticks"), [({"tokens_per_second": 25}, 25), ({"patch_size": 14}, 4), ({}, 2)]
-)
+@pytest.mark.parametrize(("vision", "ticks"), [({"tokens_per_second": 25}, 25), ({"patch_size": 14}, 4), ({}, 2)])
 def test_positions_a_second_and_the_placeholder_come_from_the_model(
     tmp_path: Path, vision: dict[str, int], ticks: int
 ) -> None:
