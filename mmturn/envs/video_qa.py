@@ -81,6 +81,12 @@ class VideoQAConfig(VisualQAConfig):
                 known = ", ".join(f"{{{key}}}" for key in fields)
                 raise ConfigError(f"{name} {template!r} cannot be filled in (known: {known}): {error!r}") from error
 
+    def budget_of(self, frames: int, each: tuple[int, int] | None = None) -> PixelBudget:
+        """Pixels of a clip: ``each`` (default: ``frame_budget``) of every frame, and no more than ``clip_pixels``."""
+        least, most = (bound * frames for bound in each or self.frame_budget)
+        most = min(most, self.clip_pixels)
+        return PixelBudget(min(least, most), most, frames)
+
 
 _LABEL: dict[str, Any] = {"frame": 0, "pool": 0, "seconds": 0.0, "time": "00:00"}
 _HEADING: dict[str, Any] = {"count": 0, "frames": [0], "pools": [0], "times": ["00:00"]}
@@ -185,9 +191,8 @@ class VideoQA(VisualQA):
 
     def _clip(self, frames: FrameLook, video: VideoReader, numbers: Sequence[int], whole: bool) -> View:
         """Frames, in order, as one clip."""
-        least, most = (bound * len(numbers) for bound in self._budget)
-        most = min(most, self.config.clip_pixels)
-        clip = replace(frames, budget=PixelBudget(min(least, most), most)).clip(video, numbers, whole=whole)
+        budget = self.config.budget_of(len(numbers), self._budget)
+        clip = replace(frames, budget=budget).clip(video, numbers, whole=whole)
         self._frame_of.update(zip((ref.sha256 for ref in clip.sources), numbers, strict=True))
         return clip
 

@@ -52,7 +52,7 @@ def random_observation(family: Family, rng: np.random.Generator, images: Sequenc
     for columns, rows, *frames in images:
         seed = int(rng.integers(1 << 31))
         parts += [
-            noise_clip(family, columns, rows, *frames, seed) if frames else noise_view(family, columns, rows, seed)
+            noise_clip(family, columns, rows, frames[0], seed) if frames else noise_view(family, columns, rows, seed)
         ]
         parts += [_words(rng)]
     return Observation(tuple(parts))

@@ -107,7 +107,7 @@ def test_a_family_without_video_tokens_is_refused_before_its_weights_are_loaded(
         if file.suffix == ".json":
             (bare / file.name).write_bytes(file.read_bytes())
     done = mmturn(
-        tmp_path, "rollout", "nano_ask_video", "--model", str(bare), "--data", str(rows), "--out", str(tmp_path / "run"),
+        tmp_path, "rollout", "nano_ask_video", "--model", str(bare), "--data", str(rows), "--out", str(tmp_path),
         settings=["env.shown_as=video"],
     )  # fmt: skip
     assert done.returncode != 0
