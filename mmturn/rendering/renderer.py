@@ -185,7 +185,7 @@ class Renderer:
         """What stands for a view. Of a clip whose steps are stamped, each has its time before it, and a frame of its
         own within the template's.
 
-        Source: transformers, ``Qwen3VLProcessor`` from 5.12 to 5.23, which leaves the template's frame around the
+        Source: transformers, ``Qwen3VLProcessor`` (the same from 5.19 to 5.23), which leaves the template's frame around the
         steps; up to transformers 4, and in vLLM, it is replaced too.
         """
         family, ident = self.family, self.family.placeholder_of(view, self.image_token_id)
