@@ -29,7 +29,7 @@ def family_of(model_dir: Path, name: str | None = None) -> Family:
     where they are given, else patch and merge size from config.json's ``vision_config``, else from the family's spec;
     what video tokens are and how they tell time, from config.json.
     Raises ConfigError for a family that is not supported, naming those that are; for a missing or malformed file; and
-    where the processor and the vision tower disagree on the patches.
+    where the processor and the vision tower, or those of images and of videos, disagree on the patches.
     """
     model_dir = Path(model_dir)
     config = _read(model_dir / "config.json")
@@ -47,7 +47,10 @@ def family_of(model_dir: Path, name: str | None = None) -> Family:
                 f"{model_dir}: the image processor says {key} {processor[key]}, config.json's vision_config {value}; "
                 "they must be equal"
             )
-    return replace(family, **{**tower, **processor})
+    found = replace(family, **{**tower, **processor})
+    if found.video is not None:
+        _check_video_processor(model_dir, found)
+    return found
 
 
 def _named(model_dir: Path, config: Mapping[str, Any], name: str | None) -> Family:
@@ -111,6 +114,21 @@ def _processor(model_dir: Path) -> dict[str, Any]:
             _count(model_dir, "min_pixels", low), _count(model_dir, "max_pixels", high)
         )
     return fields
+
+
+def _check_video_processor(model_dir: Path, family: Family) -> None:
+    """Frames of clips are cut as images are; raises ConfigError where the folder's video processor would not."""
+    name = "video_preprocessor_config.json"
+    raw = _read(model_dir / name) or {}
+    ours = {"image_mean": list(family.mean), "image_std": list(family.std)} | {
+        key: getattr(family, key) for key in ("patch_size", "merge_size", "temporal_patch_size")
+    }
+    for key, value in ours.items():
+        if raw.get(key, value) not in (None, value):
+            raise ConfigError(
+                f"{model_dir}: {name} says {key} {raw[key]}, images have {value}; they must be equal, since frames are "
+                "shown as images and as clips"
+            )
 
 
 def _count(model_dir: Path, key: str, value: Any, least: int = 1) -> int:

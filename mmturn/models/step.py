@@ -79,9 +79,11 @@ def encode_views(
     return features
 
 
-def one_placeholder(base: Any, token_ids: Tensor) -> Tensor:
+def one_placeholder(base: Any, token_ids: Tensor, family: Family) -> Tensor:
     """Ids with the image placeholder in place of the video one. A model puts features in the place of both alike, but
     takes those of images and of clips apart; so they are taken together, in the order in which they stand."""
+    if family.video is None:
+        return token_ids
     return token_ids.masked_fill(token_ids == base.config.video_token_id, base.config.image_token_id)
 
 
@@ -108,7 +110,7 @@ def hidden_step(
     Arguments as of ``forward_step``.
     """
     hidden: Tensor = loaded.base.model(
-        input_ids=one_placeholder(loaded.base, input_ids),
+        input_ids=one_placeholder(loaded.base, input_ids, loaded.family),
         position_ids=position_ids,
         attention_mask=attention_mask,
         past_key_values=cache,

@@ -185,8 +185,8 @@ class Renderer:
         """What stands for a view. Of a clip whose steps are stamped, each has its time before it, and a frame of its
         own within the template's.
 
-        Source: transformers, ``Qwen3VLProcessor`` (the same from 5.19 to 5.23), which leaves the template's frame around the
-        steps; up to transformers 4, and in vLLM, it is replaced too.
+        Source: transformers 5.19 to 5.23, ``Qwen3VLProcessor``, which leaves the template's frame around the steps; in
+        transformers 4 and vLLM it is replaced too.
         """
         family, ident = self.family, self.family.placeholder_of(view, self.image_token_id)
         stamps = family.stamps(view)

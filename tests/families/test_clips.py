@@ -128,3 +128,13 @@ def test_positions_a_second_and_the_placeholder_come_from_the_model(
     (tmp_path / "config.json").write_text(json.dumps({**config, "video_token_id": "x"}))
     with pytest.raises(ConfigError, match="video_token_id must be a whole number"):
         family_of(tmp_path)
+
+
+def test_a_video_processor_of_other_patches_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_vl"}))
+    file = tmp_path / "video_preprocessor_config.json"
+    file.write_text(json.dumps({"patch_size": 16, "image_mean": [0.5, 0.5, 0.5], "size": {"longest_edge": 25165824}}))
+    assert family_of(tmp_path) == FAMILIES.resolve("qwen3_vl")
+    file.write_text(json.dumps({"temporal_patch_size": 4}))
+    with pytest.raises(ConfigError, match=r"video_preprocessor_config.json says temporal_patch_size 4, images have 2"):
+        family_of(tmp_path)
