@@ -25,7 +25,8 @@ from mmturn.types import (
 )
 
 SizeRule = Callable[[Size, PixelBudget], Size]
-"""Pixels of an image (or region) and a budget -> shown pixels. Each model family has one."""
+"""Pixels of an image (or region) and a budget -> shown pixels. Each model family has one. With several
+``budget.frames`` they are those of each frame of a clip."""
 
 
 @runtime_checkable

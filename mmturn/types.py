@@ -1,4 +1,5 @@
-"""The domain on one page: what flows from a task to a trajectory, a reward and a training row.
+"""The domain on one page: what flows from a task to a trajectory, a reward and a training row. What is shown of images
+and videos is in ``mmturn.pictures``, and named here too.
 
 All records are frozen. ``None`` means not computed; ``0.0`` means computed. Mappings hold JSON
 values only, so that every record can be stored and read back (see ``mmturn.store``).
@@ -12,7 +13,8 @@ from enum import Enum
 from typing import Any, Literal
 
 from mmturn.errors import ToolError
-from mmturn.geometry import Box, Size, Span, Transform
+from mmturn.geometry import Box, Span
+from mmturn.pictures import Clip, ImageRef, PixelBudget, View  # noqa: F401 - part of the domain
 
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict of these."""
@@ -50,40 +52,6 @@ class Task:
     """Path of the video, absolute; None: the task has none."""
     spans: tuple[Span, ...] = ()
     """Gold stretches of the video, in seconds from its first frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """An image in the image store."""
-
-    sha256: str
-    """Hash of the stored bytes, 64 hex digits."""
-    size: Size
-    """Pixels after EXIF rotation."""
-
-
-@dataclass(frozen=True, slots=True)
-class PixelBudget:
-    """How many pixels a shown image may have; the family's size rule turns it into a size."""
-
-    min_pixels: int
-    max_pixels: int
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the policy is shown of an image: a region of a source at a size."""
-
-    source: ImageRef
-    transform: Transform
-    """Pixels of the view -> pixels of the source."""
-    size: Size
-    """Shown pixels: multiples of the family's factor."""
-
-    @property
-    def region(self) -> Box:
-        """The part of the source that is shown, in pixels of the source."""
-        return self.transform.box(Box(0, 0, self.size.width, self.size.height))
 
 
 @dataclass(frozen=True, slots=True)

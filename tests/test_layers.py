@@ -9,7 +9,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "geometry", "errors"),
+    ("types", "pictures", "geometry", "errors"),
     ("interfaces", "registry", "resources", "schema", "config", "media", "grading"),
     ("families", "grammars", "tools", "rewards", "credit", "losses", "tasks", "store"),
     ("envs", "rendering", "batching"),
@@ -20,6 +20,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 WITHIN_LAYER = {("types", "geometry"), ("types", "errors"), ("geometry", "errors")} | {
+    ("types", "pictures"),
+    ("pictures", "geometry"),
+    ("pictures", "errors"),
     # config is the door to schema and resources; each of the three stands on its own below it
     ("config", "schema"),
     ("config", "resources"),

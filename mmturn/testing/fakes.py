@@ -32,7 +32,9 @@ class CharRenderer:
     end_id = END
 
     def __init__(self, strips_thinking: bool = False) -> None:
-        self.family = SimpleNamespace(name="chars", strips_thinking=strips_thinking)
+        self.family = SimpleNamespace(
+            name="chars", strips_thinking=strips_thinking, placeholders=lambda image_token_id: (image_token_id,)
+        )
 
     def fresh(self, system: str, messages: Sequence[Message]) -> tuple[CharDelta, tuple[View, ...]]:
         """A context from its beginning."""
