@@ -86,10 +86,10 @@ class VideoStream(VideoQA):
     answer ends a question, and the last one the episode. Before it, tools look again at what has played so far. With
     the context policy ``stream`` a question sees its own frames and earlier dialogues; images are those of the memory.
 
-    Facts of a step, besides video_qa's. With an answer: ``question`` (``id``, ``text``, ``asked_at_s``), ``answer``,
-    ``memory`` (``held_tokens``, ``shown_tokens``, and ``short`` and ``long``, the frames of each, as ``frames``) and
-    ``delay`` or ``measured`` (see ``stream.delays``). With a caption: ``caption`` (``span``, ``text``). ``frames`` are
-    those that come next. ``note`` below says how to caption with something else than the policy.
+    Facts of a step, besides video_qa's. With an answer: ``question`` (``id``, ``text``, ``choices``, ``gold``,
+    ``answer_type``, ``asked_at_s``, and how many it is one ``of``), ``answer``, ``memory`` (``held_tokens``,
+    ``shown_tokens``, and ``short`` and ``long``, the frames of each, as ``frames``) and ``delay`` or ``measured`` (see
+    ``stream.delays``). With a caption: ``caption`` (``span``, ``text``). ``frames`` are those that come next.
     """
 
     Config = VideoStreamConfig
@@ -104,6 +104,7 @@ class VideoStream(VideoQA):
         self._play: Playback | None = None
         self._memory: StreamMemory | None = None
         self._coming: list[tuple[float, Asked]] = []
+        self._count = 0
         self._feed: Iterator[Kept] = iter(())
         self._played_s = -1.0
         self._open_question: tuple[int, float, Asked] | None = None
@@ -159,6 +160,7 @@ class VideoStream(VideoQA):
         assert task is not None, "an episode is under way"
         self._play = _playback(video, config.rate, config.memory)
         self._coming = self._in_order(task, video)
+        self._count = len(self._coming)
         self._frames = FrameLook(self.store, self.size_rule, PixelBudget(*config.frame_budget))
         size = self.size_rule(video.info.size, self._frames.budget)
         side = self.size_rule(Size(1, 1), _UNBOUNDED).width  # the least that is shown is one token
@@ -239,11 +241,14 @@ class VideoStream(VideoQA):
         short, long = (self._timed([kept.number for kept in part]) for part in (recall.short, recall.long))
         shown = len(recall.frames) * memory.frame_tokens
         return {
-            "question": {"id": asked.task.id, "text": asked.task.question, "asked_at_s": at_s},
+            "question": {
+                "id": asked.task.id, "text": asked.task.question, "choices": list(asked.task.choices),
+                "gold": asked.task.answer, "answer_type": asked.task.answer_type, "asked_at_s": at_s, "of": self._count,
+            },
             "answer": text,
             "memory": {"held_tokens": memory.tokens, "shown_tokens": shown, "short": short, "long": long},
             **self._counter.answered(text),
-        }
+        }  # fmt: skip
 
     @property
     def _most(self) -> int:

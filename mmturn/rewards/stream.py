@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmturn.grading import match
-from mmturn.tasks.streams.questions import questions_of
-from mmturn.types import Trajectory
+from mmturn.types import Task, Trajectory
 
 
 def stream_answers(trajectory: Trajectory) -> Sequence[float]:
-    """[K] for the turn that answers a question of the session right its share of them, else 0.0: at best 1.0 in all.
+    """[K] for the turn that answers a question of a session right its share of them, else 0.0: at best 1.0 in all.
 
-    Answers are those of the environment ``video_stream``. Raises DataError for a session that cannot be read.
+    Reads the facts ``question`` and ``answer`` of the environment ``video_stream``.
     """
-    questions = {asked.task.id: asked.task for asked in questions_of(trajectory.task)}
     worth = [0.0] * trajectory.num_turns
     for k, turn in enumerate(trajectory.turns):
         asked = turn.facts.get("question")
-        if asked is not None and match(turn.facts.get("answer"), questions[asked["id"]]):
-            worth[k] = 1.0 / len(questions)
+        if asked is None:
+            continue
+        question = Task(
+            asked["id"], asked["text"], answer=asked["gold"], choices=tuple(asked["choices"]),
+            answer_type=asked["answer_type"],
+        )  # fmt: skip
+        worth[k] = float(match(turn.facts["answer"], question)) / asked["of"]
     return worth

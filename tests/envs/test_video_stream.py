@@ -108,7 +108,9 @@ def test_questions_come_in_the_order_of_their_times(clip: str) -> None:
     assert [text.splitlines()[0] for text in texts] == [
         f"The video has played until 00:{s}." for s in ("04", "12", "31")
     ]
-    assert end.facts["question"] == {"id": "t-0", "text": "Last?", "asked_at_s": 31.0}
+    assert end.facts["question"] == {
+        "id": "t-0", "text": "Last?", "choices": [], "gold": "x", "answer_type": "text", "asked_at_s": 31.0, "of": 3,
+    }  # fmt: skip
 
 
 def test_it_keeps_what_an_environment_promises(clip: str) -> None:
@@ -187,7 +189,8 @@ def test_when_a_question_is_asked(clip: str) -> None:
     assert moments(ask_after_s=20.0) == [3, 29, 40]
     assert moments(ask_after_s=99.0) == [3, 40, 40], "not after the video is over"
     single = Task("s", "?", video=clip, spans=(Span(1, 2),), meta={})
-    assert played(make(), single)[0][1].facts["question"] == {"id": "s", "text": "?", "asked_at_s": 2.0}
+    facts = played(make(), single)[0][1].facts["question"]
+    assert (facts["id"], facts["asked_at_s"], facts["of"]) == ("s", 2.0, 1)
     late = played(make(), session_of(clip, asked(500)))
     assert late[0][0].text.startswith("The video has played until 08:20."), "the stream is over by then"
 
