@@ -127,8 +127,8 @@ def _parts(row: ScoreRow, groups: Sequence[str]) -> list[ScoreRow]:
     return [
         replace(
             row, task_id=f"{row.task_id}/{entry['id']}", value=entry["value"], extractor=entry["extractor"],
-            answer=entry["answer"], gold=entry["gold"], num_turns=entry["turns"], num_frames=entry.get("frames", 0),
-            num_views=entry.get("frames", 0), num_sampled_tokens=entry["tokens"], num_crops=0, useful_crops=None,
+            answer=entry["answer"], gold=entry["gold"], num_turns=entry["turns"], num_frames=entry.get("frames"),
+            num_views=entry.get("frames") or 0, num_sampled_tokens=entry["tokens"], num_crops=0, useful_crops=None,
             seconds=row.seconds / len(questions), delay_s=entry.get("delay_s"), answer_s=entry.get("answer_s"),
             grade=entry["grade"], grade_change=entry["change"], meta={},
             groups={**row.groups, **{key: str(entry["meta"][key]) for key in groups if key in entry["meta"]}},
@@ -160,7 +160,10 @@ def read_verdicts(path: str | Path) -> dict[str, Verdict]:
 def _dictionary(reply: Json) -> Mapping[str, Json]:
     """The last dictionary in a judge's reply, of plain values: nothing is run."""
     written = _DICTIONARY.findall(reply if isinstance(reply, str) else "")
-    told = ast.literal_eval(written[-1]) if written else None
+    try:
+        told = ast.literal_eval(written[-1]) if written else None
+    except (MemoryError, RecursionError) as error:
+        raise ValueError("the judge's reply is nested too deeply") from error
     if not isinstance(told, dict):
         raise ValueError(f"the judge's reply holds no dictionary: {reply!r:.80}")
     return told

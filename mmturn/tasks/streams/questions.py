@@ -83,6 +83,7 @@ def _nested(task: Task, number: int, row: Json) -> Asked:
         raise DataError(f"{where}: is asked of the session's video, and names no other video or image")
     try:
         made = task_of({**row, "video": task.video}, Path(), f"{task.id}-{number}", check_images=False)
+        made = replace(made, video=task.video)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     return _asked(made, where)

@@ -51,7 +51,8 @@ def timed(questions: Sequence[Asked], duration_s: float, seed: int) -> list[Aske
 
     A question that says when it is asked keeps that. The others get the kinds that their gold stretches and the length
     of the video allow in turn, at times drawn by ``seed`` and the question's id; one without a gold stretch is KG, as
-    the video ends. From three questions on, one more is CI: it asks again what the first of the last three asked.
+    the video ends. Behind three questions or more of which some got a time here, one more is CI: it asks again what the
+    first of the last three asked.
     """
     kinds = ["OS", "LM", "SM", "SF"]
     found: list[Asked] = []
@@ -62,11 +63,13 @@ def timed(questions: Sequence[Asked], duration_s: float, seed: int) -> list[Aske
         kind = next((kind for kind in kinds if _window(kind, asked.task, duration_s) is not None), None)
         window = (duration_s, duration_s) if kind is None else _window(kind, asked.task, duration_s)
         assert window is not None, "the kind was chosen for its window"
-        at_s = random.Random(f"{seed}:{asked.task.id}").uniform(*window)
-        found.append(Asked(_with(asked.task, **{KIND: kind or "KG"}), round(at_s, 3)))
+        at_s = min(random.Random(f"{seed}:{asked.task.id}").uniform(*window), window[1])
+        found.append(Asked(_with(asked.task, **{KIND: kind or "KG"}), at_s))
         if kind is not None:
             kinds = [*(other for other in kinds if other != kind), kind]  # last in turn from now on
     found.sort(key=lambda asked: asked.at_s or 0.0)
+    if all(asked.at_s is not None for asked in questions):
+        return found
     return [*found, *_conversation(found, duration_s)]
 
 
