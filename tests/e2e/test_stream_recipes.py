@@ -128,8 +128,8 @@ def test_the_launcher_takes_an_update_on_a_tiny_model(rows: Path, repo: Path, tm
     model = tiny_model("qwen2_5_vl", tmp_path / "tiny")
     words = settings(
         "model.download=false", "model.dtype=float32", "rl.groups_per_update=2", "rl.group_size=2",
-        "training.updates=1", "training.zero_stage=0", "rollout.max_new_tokens=6", "rollout.max_turns=4", "env.frame_budget=[784,3136]",
-        "env.memory.chunk=4",
+        "training.updates=1", "training.zero_stage=0", "rollout.max_new_tokens=6", "rollout.max_turns=4",
+        "env.frame_budget=[784,3136]", "env.memory.chunk=4",
     )  # fmt: skip
     done = subprocess.run(
         ["bash", str(repo / "train" / "stream_chat.sh"), "--model", str(model), "--data", str(rows), "--out",
