@@ -125,6 +125,17 @@ class Seated(Protocol):
         ...
 
 
+@runtime_checkable
+class Asks(Protocol):
+    """What an environment that asks several questions in one episode adds. A world without it asks its task's alone."""
+
+    @property
+    def asked(self) -> Task | None:
+        """The question that is open after ``reset`` or ``step``; None: the task's. The grammar words the observation
+        that comes with a new one as it words an opening."""
+        ...
+
+
 class ActionGrammar(Protocol):
     """Text <-> actions, and the words around observations. Pure: no state, no pixels."""
 

@@ -146,6 +146,7 @@ ENVS = Registry(
     {
         "visual_qa": "mmturn.envs.visual_qa:VisualQA",
         "video_qa": "mmturn.envs.video_qa:VideoQA",
+        "video_stream": "mmturn.envs.video_stream:VideoStream",
         "self_check": "mmturn.envs.self_check:SelfCheck",
         "board": "mmturn.envs.board:Board",
     },
@@ -163,6 +164,7 @@ REWARDS = Registry(
         "framethinker": "mmturn.rewards.framethinker:FrameThinkerReward",
         "gold_frame": "mmturn.rewards.frames:GoldFrame",
         "span_iou": "mmturn.rewards.frames:SpanIou",
+        "stream_answers": "mmturn.rewards.stream:stream_answers",
         "grounding_iou": "mmturn.rewards.grounding:GroundingIou",
         "look_iou": "mmturn.rewards.grounding:look_iou",
         "point_in_box": "mmturn.rewards.grounding:PointInBox",
@@ -244,6 +246,7 @@ CONTEXTS = Registry(
         "tool_window": "mmturn.rollout.context.tool_window:ToolWindow",
         "summary": "mmturn.rollout.context.summary:Summary",
         "memory": "mmturn.rollout.context.memory:Memory",
+        "stream": "mmturn.rollout.context.stream:Stream",
     },
 )
 """Context policies: classes built from their config."""

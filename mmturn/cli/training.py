@@ -44,6 +44,8 @@ SMOKE_PREFER = [
     "training.updates=2", "training.save_every=1", "preference.samples=6", "preference.pairs_per_update=2"
 ]  # fmt: skip
 SMOKE_OFFLINE = ["training.updates=2", "training.save_every=1", "offline.trajectories_per_update=4"]
+_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world"}
+"""What the small policy is evaluated with, where that is another suite than visual_search."""
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 
 
@@ -208,7 +210,7 @@ def evaluate(
             "--benchmark",
             "-b",
             help="visual_search, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, video_holmes, "
-            "longvideo_reason, or rows for own data.",
+            "longvideo_reason, streambench, or rows for own data.",
         ),
     ] = "visual_search",
     data: DataOption = None,
@@ -224,9 +226,9 @@ def evaluate(
     smoke: SmokeOption = False,
 ) -> None:
     """Evaluate a policy on a benchmark; a report page comes out."""
-    watched = benchmark not in ("visual_search", "vstar", "rows")
-    nano = "video_world" if benchmark == "video_world" else "visual_search"
-    recipe = recipe_for(recipe, model, nano=nano, other="video" if watched else "vstar")
+    suited = {"visual_search": "vstar", "vstar": "vstar", "rows": "vstar", "streambench": "streambench"}
+    other = suited.get(benchmark, "video")
+    recipe = recipe_for(recipe, model, nano=_NANO_SUITES.get(benchmark, "visual_search"), other=other)
     overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
     from mmturn.build import make_policy

@@ -124,7 +124,7 @@ class VideoQA(VisualQA):
         try:
             named = task.meta.get("subtitles")
             self._subtitles = read_srt(Path(named)) if isinstance(named, str) else []
-            self._video = _videos(self.config.video).open(task.video)
+            self._video = self.reader(task.video)
             opening = self._open(self._video)
         except DataError as exc:
             raise EnvError(f"task {task.id}: video {task.video} cannot be shown: {exc}") from exc
@@ -145,14 +145,19 @@ class VideoQA(VisualQA):
         super().close()
         self._video, self._footage, self._frames, self._opening, self._frame_of = None, None, None, None, {}
 
+    def reader(self, video: str) -> VideoReader:
+        """The reader of a video file. Raises DataError."""
+        return _videos(self.config.video).open(video)
+
     def footage(self, video: str) -> Footage:
         """What tools would see of a video file; nothing is shown. Raises DataError."""
-        clock, config = _videos(self.config.video).open(video).clock(), self.config
+        clock, config = self.reader(video).clock(), self.config
         count = (config.long if self._is_long(clock) else config).initial_frames
-        chosen: Sequence[int] = (
-            pool(clock, config.pool_rate, config.pool_limit) if config.pool_rate else range(len(clock))
-        )
-        return Footage(clock, chosen, count, self._shown)
+        return Footage(clock, self._candidates(clock), count, self._shown)
+
+    def _candidates(self, clock: Clock) -> Sequence[int]:
+        config = self.config
+        return pool(clock, config.pool_rate, config.pool_limit) if config.pool_rate else range(len(clock))
 
     def _is_long(self, clock: Clock) -> bool:
         return 0 < self.config.long.above_s < clock.duration_s

@@ -86,7 +86,7 @@ def _bar(group: Data) -> str:
 
 
 def _group_table(title: str, groups: Mapping[str, Data], macro: float | None = None) -> str:
-    head = (
+    head: tuple[str, ...] = (
         "",
         "accuracy",
         "",
@@ -100,10 +100,12 @@ def _group_table(title: str, groups: Mapping[str, Data], macro: float | None = N
         "gold seen",
         "tokens",
     )
+    streamed = any(group.get("mean_grade") is not None for group in groups.values())
+    head = (*head, "grade", "coherence", "delay, s") if streamed else head
     rows = []
     for name, group in groups.items():
         useful = _percent(group["useful_crop_rate"]) if group["crops"] else "–"
-        cells = (
+        cells: tuple[str, ...] = (
             escape(str(name)),
             _percent(group["accuracy"]),
             _bar(group),
@@ -117,6 +119,8 @@ def _group_table(title: str, groups: Mapping[str, Data], macro: float | None = N
             _percent(group.get("gold_seen_rate")),
             "–" if group["mean_sampled_tokens"] is None else f"{group['mean_sampled_tokens']:.0f}",
         )
+        if streamed:
+            cells = (*cells, *(_number(group.get(key)) for key in ("mean_grade", "coherence", "mean_delay_s")))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     note = f"<p>Unweighted mean of these: {_percent(macro)}</p>" if macro is not None and len(groups) > 1 else ""
     header = "".join(f"<th>{cell}</th>" for cell in head)

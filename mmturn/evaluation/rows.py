@@ -98,9 +98,18 @@ class ScoreRow:
     seconds: float = 0.0
     """Wall time of its turns, as far as the engine reported it."""
     meta: Mapping[str, Json] = field(default_factory=dict)
-    """The scorer's own notes."""
+    """The scorer's own notes. ``questions``: a verdict on each question of a session (see ``streams``); a report counts
+    those one by one, in place of the session."""
     stored_bytes: int | None = None
     """Length of trajectories.jsonl with this sample's trajectory in it; None when trajectories are not kept."""
+    delay_s: float | None = None
+    """A question of a stream: from its arrival to the first word of its answer; None: nobody told."""
+    answer_s: float | None = None
+    """A question of a stream: from its arrival to the last word of its answer."""
+    grade: float | None = None
+    """A question of a stream: how good its answer is, 0 to 5."""
+    grade_change: float | None = None
+    """By how much ``grade`` differs from the one before in the same dialogue; None for the first."""
 
 
 def run_info(

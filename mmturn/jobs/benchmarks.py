@@ -8,13 +8,18 @@ from pathlib import Path
 from mmturn.errors import ConfigError
 from mmturn.evaluation.report import EvalReport, GroupReport
 from mmturn.evaluation.rows import GROUPS
+from mmturn.evaluation.streams import StreamScorer
 from mmturn.evaluation.suites import AnswerScorer, Suite
 from mmturn.jobs.data import Progress, generated, load_tasks
+from mmturn.tasks.rows import RowProblem
+from mmturn.tasks.streams.streambench import GROUPS as STREAM_GROUPS
+from mmturn.tasks.streams.streambench import read_streambench
 from mmturn.tasks.videos import VIDEO_BENCHMARKS, read_video_benchmark
 from mmturn.tasks.vstar import read_vstar
 from mmturn.tasks.worlds import WORLDS
 
-BENCHMARKS = (*WORLDS, "vstar", "rows", *VIDEO_BENCHMARKS)
+STREAMS = "streambench"
+BENCHMARKS = (*WORLDS, "vstar", "rows", STREAMS, *VIDEO_BENCHMARKS)
 HELD_OUT_SEED = 1
 
 
@@ -33,8 +38,9 @@ def open_suite(
     """A benchmark ready to run.
 
     A generated world: ``count`` held-out tasks of its ``levels``, of all when empty (or ``data``); ``vstar``: a folder
-    in V*'s layout, its options shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows; a video
-    benchmark: its folder as it is handed out, with its ``subtitles`` or without. Raises ConfigError, DataError.
+    in V*'s layout, its options shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows; ``streambench``:
+    its folder, or a file of task rows on videos, whose questions get their times by ``seed``; a video benchmark: its
+    folder as it is handed out, with its ``subtitles`` or without. Raises ConfigError, DataError.
     """
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark named {name!r} (known: {', '.join(BENCHMARKS)})")
@@ -46,6 +52,8 @@ def open_suite(
     if data is None:
         raise ConfigError(f"--benchmark {name} needs --data: the folder or file (rows) to read")
     seeds: Mapping[str, int | None] = {}
+    if name == STREAMS:
+        return _streams(data, seed)
     if name == "vstar":
         tasks, problems = read_vstar(data, seed=None if parity else seed)
         seeds = {"options": None if parity else seed}
@@ -53,11 +61,21 @@ def open_suite(
         tasks, problems = read_video_benchmark(name, data, subtitles=subtitles)
     else:
         tasks, problems = load_tasks(data)
-    if problems:
-        print(f"{len(problems)} samples left out, the first: {problems[0]}")
+    _tell(problems)
     groups = VIDEO_BENCHMARKS[name].groups if name in VIDEO_BENCHMARKS else GROUPS
     config = {"parity": parity, "subtitles": subtitles}
     return Suite(name, tuple(tasks), AnswerScorer(), seeds=seeds, config=config, groups=groups)
+
+
+def _streams(data: Path, seed: int) -> Suite:
+    sessions, problems = read_streambench(data, seed)
+    _tell(problems)
+    return Suite(STREAMS, tuple(sessions), StreamScorer(), seeds={"times": seed}, groups=STREAM_GROUPS)
+
+
+def _tell(problems: Sequence[RowProblem]) -> None:
+    if problems:
+        print(f"{len(problems)} samples left out, the first: {problems[0]}")
 
 
 def summary(report: EvalReport) -> str:
@@ -72,9 +90,24 @@ def summary(report: EvalReport) -> str:
     if frames is not None:
         seen = f"saw the gold stretch {percent(report.overall.gold_seen_rate)}, mean frames {frames:.1f}"
     lines.append(f"  {seen}, mean turns {report.overall.mean_turns or 0:.2f}")
+    lines += _stream_lines(report.overall)
     if report.overall.num_failed:
         lines.append(f"  {report.overall.num_failed} failed, not scored: {report.errors[0]}")
     return "\n".join(lines)
+
+
+def _stream_lines(group: GroupReport) -> list[str]:
+    """What is said of questions about streams alone."""
+    if group.mean_grade is None:
+        return []
+    parts = [f"grade {group.mean_grade:.2f} of 5"]
+    if group.coherence is not None:
+        parts.append(f"coherence {group.coherence:.2f}")
+    if group.mean_delay_s is not None:
+        parts.append(f"request-processing delay {group.mean_delay_s:.2f} s")
+    if group.mean_answer_s is not None:
+        parts.append(f"answered after {group.mean_answer_s:.2f} s")
+    return [f"  {', '.join(parts)}"]
 
 
 def with_interval(group: GroupReport) -> str:
