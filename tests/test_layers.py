@@ -10,7 +10,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "geometry", "errors"),
-    ("interfaces", "registry", "resources", "schema", "config", "media", "grading"),
+    ("interfaces", "registry", "resources", "schema", "config", "media", "grading", "gui_actions"),
     ("families", "grammars", "tools", "rewards", "credit", "losses", "tasks", "store"),
     ("envs", "rendering", "batching"),
     ("models", "rollout"),
