@@ -120,10 +120,22 @@ def _entry_points(kind: str) -> Mapping[str, str]:
 GRAMMARS = Registry(
     "grammar",
     {
+        "active_vln": "mmturn.grammars.gui.active_vln:ActiveVlnGrammar",
+        "claude_computer": "mmturn.grammars.gui.claude:ClaudeGrammar",
+        "computer_13": "mmturn.grammars.gui.computer_13:Computer13Grammar",
         "framethinker": "mmturn.grammars.framethinker:FrameThinkerGrammar",
         "mgpo": "mmturn.grammars.mgpo:MgpoGrammar",
+        "mobile_r1": "mmturn.grammars.gui.mobile_r1:MobileR1Grammar",
+        "openai_computer": "mmturn.grammars.gui.openai_computer:OpenAIGrammar",
+        "pyautogui": "mmturn.grammars.gui.pyautogui:PyautoguiGrammar",
+        "qwen_computer_use": "mmturn.grammars.gui.qwen:QwenComputerGrammar",
+        "qwen_mobile_use": "mmturn.grammars.gui.qwen:QwenMobileGrammar",
         "tool_call": "mmturn.grammars.tool_call:ToolCallGrammar",
+        "ui_tars": "mmturn.grammars.gui.ui_tars:UiTarsGrammar",
+        "ui_tars_xml": "mmturn.grammars.gui.ui_tars_xml:UiTarsXmlGrammar",
         "video_mtr": "mmturn.grammars.video_mtr:VideoMtrGrammar",
+        "visualwebarena": "mmturn.grammars.gui.visualwebarena:VisualWebArenaGrammar",
+        "webagent_r1": "mmturn.grammars.gui.webagent_r1:WebAgentR1Grammar",
     },
 )
 """Action grammars: classes built from their config."""
