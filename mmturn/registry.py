@@ -160,6 +160,7 @@ ENVS = Registry(
         "video_qa": "mmturn.envs.video_qa:VideoQA",
         "self_check": "mmturn.envs.self_check:SelfCheck",
         "board": "mmturn.envs.board:Board",
+        "navigation": "mmturn.envs.navigation:Navigation",
     },
 )
 """Environments."""
@@ -167,6 +168,8 @@ ENVS = Registry(
 REWARDS = Registry(
     "reward",
     {
+        "arrived": "mmturn.rewards.navigation:arrived",
+        "walk": "mmturn.rewards.navigation:WalkReward",
         "answer": "mmturn.rewards.answer:AnswerReward",
         "board_result": "mmturn.rewards.board:board_result",
         "format": "mmturn.rewards.format:FormatReward",
