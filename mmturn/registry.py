@@ -160,6 +160,7 @@ ENVS = Registry(
         "video_qa": "mmturn.envs.video_qa:VideoQA",
         "self_check": "mmturn.envs.self_check:SelfCheck",
         "board": "mmturn.envs.board:Board",
+        "grounding": "mmturn.envs.grounding:Grounding",
         "navigation": "mmturn.envs.navigation:Navigation",
     },
 )
@@ -172,6 +173,7 @@ REWARDS = Registry(
         "walk": "mmturn.rewards.navigation:WalkReward",
         "answer": "mmturn.rewards.answer:AnswerReward",
         "board_result": "mmturn.rewards.board:board_result",
+        "click_hit": "mmturn.rewards.clicks:click_hit",
         "format": "mmturn.rewards.format:FormatReward",
         "frame_iou": "mmturn.rewards.frames:frame_iou",
         "frame_saving": "mmturn.rewards.frames:FrameSaving",
