@@ -90,8 +90,8 @@ class ToolSpec:
     name: str
     description: str
     parameters: Mapping[str, Json]
-    """JSON schema of the arguments. A property with ``"format": "box"`` or ``"point"`` is a region of a view:
-    the grammar converts it from the model family's coordinate frame to pixels of that view."""
+    """JSON schema of the arguments. A property with ``"format": "box"``, ``"point"`` or ``"path"`` (a list of points)
+    is a region of a view: the grammar converts it from the model family's coordinate frame to pixels of that view."""
     addressing: Literal["original", "latest", "argument"] = "original"
     """Which view regions refer to: the first, the last shown, or the one that the argument ``source`` names."""
     source: str = "source"

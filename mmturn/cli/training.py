@@ -209,8 +209,9 @@ def evaluate(
         typer.Option(
             "--benchmark",
             "-b",
-            help="visual_search, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, video_holmes, "
-            "longvideo_reason, streambench, or rows for own data.",
+            help="visual_search, video_world, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, "
+            "video_holmes, longvideo_reason, streambench, screenspot, screenspot_v2, screenspot_pro, osworld_g, or "
+            "rows for own data.",
         ),
     ] = "visual_search",
     data: DataOption = None,
@@ -226,9 +227,8 @@ def evaluate(
     smoke: SmokeOption = False,
 ) -> None:
     """Evaluate a policy on a benchmark; a report page comes out."""
-    suited = {"visual_search": "vstar", "vstar": "vstar", "rows": "vstar", "streambench": "streambench"}
-    other = suited.get(benchmark, "video")
-    recipe = recipe_for(recipe, model, nano=_NANO_SUITES.get(benchmark, "visual_search"), other=other)
+    nano = _NANO_SUITES.get(benchmark, "visual_search")
+    recipe = recipe_for(recipe, model, nano=nano, other=_suite_of(benchmark))
     overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
     from mmturn.build import make_policy
@@ -252,6 +252,15 @@ def evaluate(
     from mmturn.jobs.benchmarks import summary
 
     say(f"{summary(report)}\n{folder / 'report.html'}")
+
+
+def _suite_of(benchmark: str) -> str:
+    """The recipe under ``eval/`` that a released model is evaluated with."""
+    if benchmark in ("visual_search", "vstar", "rows"):
+        return "vstar"
+    if benchmark == "streambench":
+        return "streambench"
+    return "grounding" if benchmark.startswith(("screenspot", "osworld_g")) else "video"
 
 
 def replay(

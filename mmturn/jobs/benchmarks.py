@@ -9,8 +9,9 @@ from mmturn.errors import ConfigError
 from mmturn.evaluation.report import EvalReport, GroupReport
 from mmturn.evaluation.rows import GROUPS
 from mmturn.evaluation.streams import StreamScorer
-from mmturn.evaluation.suites import AnswerScorer, Suite
+from mmturn.evaluation.suites import AnswerScorer, PointScorer, Suite
 from mmturn.jobs.data import Progress, generated, load_tasks
+from mmturn.tasks.grounding import GROUNDING_BENCHMARKS, read_grounding
 from mmturn.tasks.rows import RowProblem
 from mmturn.tasks.streams.streambench import GROUPS as STREAM_GROUPS
 from mmturn.tasks.streams.streambench import read_streambench
@@ -19,7 +20,7 @@ from mmturn.tasks.vstar import read_vstar
 from mmturn.tasks.worlds import WORLDS
 
 STREAMS = "streambench"
-BENCHMARKS = (*WORLDS, "vstar", "rows", STREAMS, *VIDEO_BENCHMARKS)
+BENCHMARKS = (*WORLDS, "vstar", "rows", STREAMS, *VIDEO_BENCHMARKS, *GROUNDING_BENCHMARKS)
 HELD_OUT_SEED = 1
 
 
@@ -40,7 +41,8 @@ def open_suite(
     A generated world: ``count`` held-out tasks of its ``levels``, of all when empty (or ``data``); ``vstar``: a folder
     in V*'s layout, its options shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows; ``streambench``:
     its folder, or a file of task rows on videos, whose questions get their times by ``seed``; a video benchmark: its
-    folder as it is handed out, with its ``subtitles`` or without. Raises ConfigError, DataError.
+    folder as it is handed out, with its ``subtitles`` or without; a grounding benchmark: its folder of annotations and
+    images. Raises ConfigError, DataError.
     """
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark named {name!r} (known: {', '.join(BENCHMARKS)})")
@@ -57,14 +59,18 @@ def open_suite(
     if name == "vstar":
         tasks, problems = read_vstar(data, seed=None if parity else seed)
         seeds = {"options": None if parity else seed}
+    elif name in GROUNDING_BENCHMARKS:
+        tasks, problems = read_grounding(name, data)
     elif name in VIDEO_BENCHMARKS:
         tasks, problems = read_video_benchmark(name, data, subtitles=subtitles)
     else:
         tasks, problems = load_tasks(data)
     _tell(problems)
-    groups = VIDEO_BENCHMARKS[name].groups if name in VIDEO_BENCHMARKS else GROUPS
+    layout = VIDEO_BENCHMARKS.get(name) or GROUNDING_BENCHMARKS.get(name)
+    groups = layout.groups if layout is not None else GROUPS
     config = {"parity": parity, "subtitles": subtitles}
-    return Suite(name, tuple(tasks), AnswerScorer(), seeds=seeds, config=config, groups=groups)
+    scorer = PointScorer() if name in GROUNDING_BENCHMARKS else AnswerScorer()
+    return Suite(name, tuple(tasks), scorer, seeds=seeds, config=config, groups=groups)
 
 
 def _streams(data: Path, seed: int) -> Suite:
@@ -84,6 +90,9 @@ def summary(report: EvalReport) -> str:
     for key, values in report.by.items():
         parts = [f"{name} {percent(group.accuracy)} (n={group.n})" for name, group in values.items()]
         lines.append(f"  by {key}: {', '.join(parts)}")
+    cells = [group.accuracy for group in report.by.get("cell", {}).values() if group.accuracy is not None]
+    if cells:
+        lines.append(f"  mean of the {len(cells)} cells {percent(sum(cells) / len(cells))}")
     rate = report.overall.useful_crop_rate
     frames = report.overall.mean_frames
     seen = f"useful crops {percent(rate)}"

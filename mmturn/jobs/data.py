@@ -8,12 +8,16 @@ from pathlib import Path
 
 from mmturn.recipe import DataConfig
 from mmturn.tasks.board import board_tasks
+from mmturn.tasks.navigation import navigation_tasks
 from mmturn.tasks.rows import RowProblem, read_tasks
 from mmturn.tasks.worlds import WORLDS
 from mmturn.types import Task
 
 BOARD = "board"
 """Name that stands for the openings of the board game."""
+NAVIGATION = "navigation"
+"""Name that stands for walks through generated houses."""
+_MADE = {BOARD: board_tasks, NAVIGATION: navigation_tasks}
 
 Progress = Callable[[int, int], None]
 
@@ -55,16 +59,16 @@ def tasks_of(
     """Tasks of one split of a recipe: ``train`` or ``val``. Without validation data: no tasks."""
     named = config.train if split == "train" else config.validation
     if split == "val" and not named:
-        named = config.train if config.train in (*WORLDS, BOARD) else ""
+        named = config.train if config.train in (*WORLDS, *_MADE) else ""
     if not named:
         return [], []
-    if named not in (*WORLDS, BOARD):
+    if named not in (*WORLDS, *_MADE):
         return load_tasks(named)
     count = config.train_tasks if split == "train" else config.validation_tasks
     if count == 0:
         return [], []
-    if named == BOARD:
-        return board_tasks(split, count, seed=config.seed), []
+    if named in _MADE:
+        return _MADE[named](split, count, seed=config.seed), []
     tasks = generated(
         folder / split, split, count, seed=config.seed, levels=config.levels, world=named, progress=progress
     )  # fmt: skip
