@@ -11,7 +11,12 @@ from mmturn.cli.options import SeedOption, SetOption, SmokeOption, console
 
 
 def demo(
-    video: Annotated[bool, typer.Option("--video", help="When to look in videos, instead of where in images.")] = False,
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video", help="When to look in videos; there is no cold start for it yet, so name one: --set model.path=."
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder to write to, which is replaced: runs/demo, or runs/demo-video."),
