@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from mmturn.errors import ConfigError, DataError, ParseError
-from mmturn.grammars.gui.dialect import Dialect, Invalid, only
+from mmturn.grammars.gui.dialect import Dialect, DialectConfig, only
 from mmturn.grammars.gui.places import Screen
 from mmturn.grammars.payload import shorten
 from mmturn.gui_actions import act, finish, finish_status
@@ -24,7 +23,7 @@ _TURN = re.compile(r"turn (left|right) ([0-9]{1,3}) degrees")
 
 
 @dataclass(frozen=True)
-class ActiveVlnConfig:
+class ActiveVlnConfig(DialectConfig):
     """Settings of the active_vln grammar."""
 
     steps_cm: tuple[int, ...] = (25, 50, 75)
@@ -33,10 +32,6 @@ class ActiveVlnConfig:
     """Angles that a turn may have: R2R's; RxR's are 30, 60 and 90."""
     max_actions: int = 3
     """Most actions of one reply."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
     def __post_init__(self) -> None:
         for name, most in (("steps_cm", 9999), ("turns_degrees", 360)):

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mmturn.errors import DataError, ParseError
-from mmturn.grammars.gui.dialect import Dialect, Invalid, only, written_key
+from mmturn.grammars.gui.dialect import Dialect, PointingConfig, only, written_key
 from mmturn.grammars.gui.key_names import XDOTOOL
 from mmturn.grammars.gui.objects import check_words, read_objects, write_objects
-from mmturn.grammars.gui.places import Coordinates, Screen
+from mmturn.grammars.gui.places import Screen
 from mmturn.gui_actions import act, finish, finish_status
 from mmturn.types import Action, Json, ToolSpec
 
@@ -34,17 +34,11 @@ _DIRECTIONS = {"down": (0, 1), "up": (0, -1), "right": (1, 0), "left": (-1, 0)}
 
 
 @dataclass(frozen=True)
-class ClaudeConfig:
+class ClaudeConfig(PointingConfig):
     """Settings of the claude_computer grammar."""
 
     version: Literal["20241022", "20250124"] = "20250124"
     """Which tool type's actions there are."""
-    coordinates: Coordinates = "view_px"
-    """Coordinate rule of points."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
 
 class ClaudeGrammar(Dialect):

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mmturn.errors import ParseError
-from mmturn.grammars.gui.dialect import Dialect, Invalid, only, without_drag_moves, written_key
+from mmturn.grammars.gui.dialect import Dialect, PointingConfig, only, without_drag_moves, written_key
 from mmturn.grammars.gui.key_names import PYAUTOGUI
 from mmturn.grammars.gui.objects import read_objects, write_objects
 from mmturn.grammars.gui.places import Coordinates, Screen
@@ -28,15 +28,11 @@ _ENDS = {"success": "DONE", "infeasible": "FAIL"}
 
 
 @dataclass(frozen=True)
-class Computer13Config:
+class Computer13Config(PointingConfig):
     """Settings of the computer_13 grammar."""
 
     coordinates: Coordinates = "screen_px"
     """Coordinate rule of points."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
 
 class Computer13Grammar(Dialect):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from mmturn.errors import DataError, ParseError, ToolError
-from mmturn.grammars.gui.places import Screen, coordinate_words, screen_size
+from mmturn.grammars.gui.places import Coordinates, Screen, coordinate_words, screen_size
 from mmturn.grammars.payload import shorten
 from mmturn.grammars.question import question_text
 from mmturn.gui_actions import canonical_key, finish
@@ -21,6 +22,24 @@ Form = tuple[str, str]
 """Names of the canonical actions that a way of writing stands for (one of them is enough), and that way."""
 MAX_CHARS = 50_000
 """A longer completion is refused unread."""
+
+
+@dataclass(frozen=True)
+class DialectConfig:
+    """Settings of every dialect."""
+
+    invalid: Invalid = "error"
+    """What a reply counts for that cannot be read."""
+    instructions: Literal["full", "brief"] = "full"
+    """full: rules in the system message. brief: the names of the actions alone."""
+
+
+@dataclass(frozen=True)
+class PointingConfig(DialectConfig):
+    """Settings of dialects that may point by any rule."""
+
+    coordinates: Coordinates = "view_px"
+    """Coordinate rule of points."""
 
 
 class Dialect(ABC):

@@ -13,7 +13,6 @@ from typing import Literal
 
 from mmturn.errors import DataError, ParseError
 from mmturn.grammars.frames import Frame
-from mmturn.grammars.gui.dialect import Invalid
 from mmturn.grammars.gui.places import Screen
 from mmturn.grammars.gui.qwen import QwenConfig, QwenMobileGrammar
 from mmturn.types import Action, ToolSpec
@@ -30,8 +29,6 @@ class MobileR1Config(QwenConfig):
     """Which model's actions there are."""
     coordinates: Frame = "view_px"
     """Coordinate rule of points."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
 
 
 class MobileR1Grammar(QwenMobileGrammar):

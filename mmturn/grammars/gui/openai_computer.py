@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mmturn.errors import ParseError
-from mmturn.grammars.gui.dialect import Dialect, Invalid, only, written_key
+from mmturn.grammars.gui.dialect import Dialect, PointingConfig, only, written_key
 from mmturn.grammars.gui.key_names import OPENAI
 from mmturn.grammars.gui.objects import check_words, read_objects, write_objects
-from mmturn.grammars.gui.places import Coordinates, Screen
+from mmturn.grammars.gui.places import Screen
 from mmturn.gui_actions import act, finish, finish_status
 from mmturn.types import Action, Json, ToolSpec
 
@@ -24,15 +24,8 @@ _BUTTONS = {"left": "left", "right": "right", "wheel": "middle", "back": "back",
 
 
 @dataclass(frozen=True)
-class OpenAIConfig:
+class OpenAIConfig(PointingConfig):
     """Settings of the openai_computer grammar."""
-
-    coordinates: Coordinates = "view_px"
-    """Coordinate rule of points."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
 
 class OpenAIGrammar(Dialect):

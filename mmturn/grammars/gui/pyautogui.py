@@ -12,11 +12,11 @@ import ast
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mmturn.errors import DataError, ParseError
 from mmturn.grammars.gui.computer_13 import special, special_of, special_word
-from mmturn.grammars.gui.dialect import Dialect, Invalid, only, without_drag_moves, written_key
+from mmturn.grammars.gui.dialect import Dialect, PointingConfig, only, without_drag_moves, written_key
 from mmturn.grammars.gui.key_names import PYAUTOGUI
 from mmturn.grammars.gui.places import Coordinates, Screen
 from mmturn.gui_actions import act, finish
@@ -50,15 +50,11 @@ _FENCE = "```"
 
 
 @dataclass(frozen=True)
-class PyautoguiConfig:
+class PyautoguiConfig(PointingConfig):
     """Settings of the pyautogui grammar."""
 
     coordinates: Coordinates = "screen_px"
     """Coordinate rule of points."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
 
 class PyautoguiGrammar(Dialect):

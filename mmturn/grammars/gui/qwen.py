@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from mmturn.errors import DataError, ParseError
 from mmturn.grammars.frames import Frame
-from mmturn.grammars.gui.dialect import Dialect, Invalid, only
+from mmturn.grammars.gui.dialect import Dialect, DialectConfig, only
 from mmturn.grammars.gui.places import Screen
 from mmturn.grammars.tool_call import ToolCallConfig, ToolCallGrammar
 from mmturn.gui_actions import VOCABULARY, act, finish, finish_status
@@ -47,7 +47,7 @@ _MOBILE: dict[str, Json] = {
 
 
 @dataclass(frozen=True)
-class QwenConfig:
+class QwenConfig(DialectConfig):
     """Settings of the Qwen grammars."""
 
     generation: Literal["2.5", "3"] = "3"
@@ -56,10 +56,6 @@ class QwenConfig:
     """Coordinate rule: view_px for Qwen2.5-VL, permille or grid999 for Qwen3-VL."""
     max_calls: int = 1
     """Calls that one reply may make."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules and schemas in the system message. brief: the names alone."""
 
 
 class QwenGrammar(Dialect):

@@ -20,8 +20,8 @@ from typing import Literal
 
 from mmturn.errors import DataError, ParseError
 from mmturn.grammars.gui.calls import Call, quoted, read_calls
-from mmturn.grammars.gui.dialect import Dialect, Invalid, only, written_key
-from mmturn.grammars.gui.places import Coordinates, Screen
+from mmturn.grammars.gui.dialect import Dialect, Invalid, PointingConfig, only, written_key
+from mmturn.grammars.gui.places import Screen
 from mmturn.gui_actions import act, finish, finish_status
 from mmturn.types import Action, Json, ToolSpec
 
@@ -53,19 +53,15 @@ _ENDS = ("end_box", "end_point", "end_position", "end")
 
 
 @dataclass(frozen=True)
-class UiTarsConfig:
+class UiTarsConfig(PointingConfig):
     """Settings of the ui_tars grammar."""
 
-    coordinates: Coordinates = "view_px"
-    """Coordinate rule of points."""
     location: Literal["box", "bare", "point"] = "box"
     """How a location is written: with the box tokens, as a bare ``(x,y)``, or between point tags."""
     thought: Literal["optional", "required"] = "optional"
     """required: a reply without ``Thought:`` before its action cannot be read."""
     invalid: Invalid = "finish"
     """What a reply counts for that cannot be read; UI-TARS's own agent takes it for DONE, DART's for FAIL."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
 
 class UiTarsGrammar(Dialect):

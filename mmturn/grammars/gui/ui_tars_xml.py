@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from mmturn.errors import DataError, ParseError
 from mmturn.grammars.gui.calls import Call
-from mmturn.grammars.gui.dialect import Dialect, Invalid
+from mmturn.grammars.gui.dialect import Dialect, PointingConfig
 from mmturn.grammars.gui.places import Coordinates, Screen
 from mmturn.grammars.gui.ui_tars import UiTarsGrammar, action_of, call_of
 from mmturn.types import Action, ToolSpec
@@ -22,15 +21,11 @@ _TAG = re.compile(r"<(/?)(seed:tool_call|function|parameter)(?:_never_used_\w{1,
 
 
 @dataclass(frozen=True)
-class UiTarsXmlConfig:
+class UiTarsXmlConfig(PointingConfig):
     """Settings of the ui_tars_xml grammar."""
 
     coordinates: Coordinates = "permille"
     """Coordinate rule of points; UI-TARS-2's are thousandths."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
 
 class UiTarsXmlGrammar(Dialect):

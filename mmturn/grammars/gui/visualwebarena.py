@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from mmturn.errors import DataError, ParseError
-from mmturn.grammars.gui.dialect import Dialect, Invalid, only, written_key
+from mmturn.grammars.gui.dialect import Dialect, DialectConfig, only, written_key
 from mmturn.grammars.gui.key_names import BROWSER
 from mmturn.grammars.gui.places import Screen
 from mmturn.grammars.payload import shorten
@@ -30,13 +29,8 @@ _SCROLLS = {"down": 1, "up": -1}
 
 
 @dataclass(frozen=True)
-class VisualWebArenaConfig:
+class VisualWebArenaConfig(DialectConfig):
     """Settings of the visualwebarena grammar."""
-
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
 
 class VisualWebArenaGrammar(Dialect):

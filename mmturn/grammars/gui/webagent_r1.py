@@ -13,7 +13,7 @@ from typing import Literal
 
 from mmturn.errors import DataError, ParseError
 from mmturn.grammars.gui.calls import Call, quoted, read_calls
-from mmturn.grammars.gui.dialect import Dialect, Invalid
+from mmturn.grammars.gui.dialect import Dialect, DialectConfig
 from mmturn.grammars.gui.places import Screen
 from mmturn.gui_actions import act, finish, finish_status
 from mmturn.types import Action, Json, ToolSpec
@@ -22,15 +22,11 @@ _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 @dataclass(frozen=True)
-class WebAgentR1Config:
+class WebAgentR1Config(DialectConfig):
     """Settings of the webagent_r1 grammar."""
 
     think: Literal["required", "optional"] = "required"
     """required: a reply without a closed thought cannot be read."""
-    invalid: Invalid = "error"
-    """What a reply counts for that cannot be read."""
-    instructions: Literal["full", "brief"] = "full"
-    """full: rules in the system message. brief: the names of the actions alone."""
 
 
 class WebAgentR1Grammar(Dialect):
