@@ -20,6 +20,7 @@ from PIL import Image
 from mmturn.errors import DataError
 from mmturn.geometry import Box
 from mmturn.grading.targets import TARGET
+from mmturn.tasks.gathered import Gathered
 from mmturn.tasks.rows import RowProblem
 from mmturn.types import Json, Task
 
@@ -55,25 +56,14 @@ def read_grounding(name: str, folder: str | Path) -> tuple[list[Task], list[RowP
     files = next((found for pattern in layout.files if (found := sorted(folder.glob(pattern)))), [])
     if not files:
         raise DataError(f"{folder} holds none of {', '.join(layout.files)}, the annotations of {name}")
-    tasks: list[Task] = []
-    problems: list[RowProblem] = []
-    seen: set[str] = set()
+    found = Gathered()
     for file in files:
         for number, row in enumerate(_rows(file), start=1):
-            where = f"{file.relative_to(folder)}:{number}"
-            try:
-                task = _task(layout, row, file, folder, f"{file.stem}-{number}")
-                if task.id in seen:
-                    raise DataError(f"the id {task.id!r} is there twice")
-                seen.add(task.id)
-                tasks.append(task)
-            except (DataError, KeyError, TypeError, ValueError) as error:
-                what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-                problems.append(RowProblem(f"{folder}: {where}", what, number))
-    if not tasks:
-        shown = "\n  ".join(map(str, problems[:5])) or "its files hold no rows"
-        raise DataError(f"{folder} holds no good row of {name}:\n  {shown}")
-    return tasks, problems
+            with found.row(f"{folder}: {file.relative_to(folder)}:{number}", number):
+                found.add(_task(layout, row, file, folder, f"{file.stem}-{number}"))
+    if not found.tasks:
+        raise found.none(f"{folder} holds no good row of {name}")
+    return found.tasks, found.problems
 
 
 def _rows(file: Path) -> Iterator[Any]:

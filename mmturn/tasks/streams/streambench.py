@@ -14,6 +14,7 @@ from typing import Any
 
 from mmturn.errors import DataError
 from mmturn.media.video import VideoStore
+from mmturn.tasks.gathered import Gathered
 from mmturn.tasks.rows import RowProblem, read_tasks
 from mmturn.tasks.streams.questions import Asked, questions_of, session
 from mmturn.tasks.streams.timing import KIND, timed
@@ -31,22 +32,18 @@ def read_streambench(path: str | Path, seed: int = 0) -> tuple[list[Task], list[
     Of rows, questions that do not say when they are asked are given a kind and a time by StreamBench's rules, drawn by
     ``seed`` (see ``timing.timed``). Raises DataError where nothing good is found.
     """
-    path = Path(path)
-    questions, problems = _released(path) if path.is_dir() else _rows(path)
-    sessions: list[Task] = []
+    path, found = Path(path), Gathered()
+    questions = _released(path, found) if path.is_dir() else _rows(path, found)
     with VideoStore() as videos:
         for video, asked in _by_video(questions).items():
-            try:
+            with found.row(f"{path}: {video}"):
                 reader = videos.open(video)
                 told = reader.info.duration_s
                 ordered = timed(asked, float(reader.clock().duration_s if told is None else told), seed)
-                sessions.append(session(f"stream-{len(sessions)}-{Path(video).stem}", ordered))
-            except DataError as error:
-                problems.append(RowProblem(f"{path}: {video}", str(error)))
-    if not sessions:
-        shown = "\n  ".join(map(str, problems[:5])) or "it holds no rows"
-        raise DataError(f"{path} holds no good question on a video:\n  {shown}")
-    return sessions, problems
+                found.add(session(f"stream-{len(found.tasks)}-{Path(video).stem}", ordered))
+    if not found.tasks:
+        raise found.none(f"{path} holds no good question on a video")
+    return found.tasks, found.problems
 
 
 def _by_video(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
@@ -56,27 +53,23 @@ def _by_video(questions: Iterable[Asked]) -> dict[str, list[Asked]]:
     return found
 
 
-def _rows(path: Path) -> tuple[list[Asked], list[RowProblem]]:
+def _rows(path: Path, found: Gathered) -> list[Asked]:
     tasks, problems = read_tasks(path)
+    found.problems += problems
     questions: list[Asked] = []
     for task in tasks:
-        try:
+        with found.row(str(path)):
             questions += questions_of(task)
-        except DataError as error:
-            problems.append(RowProblem(str(path), str(error)))
-    return questions, problems
+    return questions
 
 
-def _released(folder: Path) -> tuple[list[Asked], list[RowProblem]]:
-    videos, questions, problems = VideoFiles(folder), list[Asked](), list[RowProblem]()
+def _released(folder: Path, found: Gathered) -> list[Asked]:
+    videos, questions = VideoFiles(folder), list[Asked]()
     (file, *_) = question_files(folder, *_FILES)
     for entry, (where, row) in enumerate(rows_of(file)):
-        try:
+        with found.row(f"{folder}: {where}"):
             questions += _entry(entry, row, videos)
-        except (DataError, KeyError, TypeError, ValueError) as error:
-            what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-            problems.append(RowProblem(f"{folder}: {where}", what))
-    return questions, problems
+    return questions
 
 
 def _entry(number: int, row: Mapping[str, Json], videos: VideoFiles) -> list[Asked]:
