@@ -53,7 +53,7 @@ def read_grounding(name: str, folder: str | Path) -> tuple[list[Task], list[RowP
     folder, layout = Path(folder), GROUNDING_BENCHMARKS[name]
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; --data must be the folder of {name}'s annotations and images")
-    files = next((found for pattern in layout.files if (found := sorted(folder.glob(pattern)))), [])
+    files = next((matched for pattern in layout.files if (matched := sorted(folder.glob(pattern)))), [])
     if not files:
         raise DataError(f"{folder} holds none of {', '.join(layout.files)}, the annotations of {name}")
     found = Gathered()

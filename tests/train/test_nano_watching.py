@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mmturn.build import make_policy
 from mmturn.jobs.rollout import oracle_trajectories
 from mmturn.recipe import read_recipe
 from mmturn.tasks.rows import read_tasks
 from mmturn.tasks.video_world import generate, sample_film
+from train.nano import video
 from train.nano.dialogue import COORDINATE, READ, Encoder
 from train.nano.watching import COLUMNS, Script, Teacher, Watched, frames_between, opening_frames, seen, watch
 
@@ -76,3 +79,17 @@ def test_a_teacher_looks_again_where_it_missed_and_stops_where_it_saw() -> None:
                 assert len(watched.looks) == 2 or seen(event, watched.looks[0])
                 looks.append(len(watched.looks))
         assert (np.mean(np.array(looks) == 1) >= at_once) and (offset == 0.0 or np.mean(looks) > 1.8)
+
+
+def test_the_stage_runs_and_leaves_the_tower_alone(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = repo / "checkpoints" / "nano"
+    sizes = {"films": 1, "steps": 4, "batch": 2, "log": 1, "held": 4, "threads": 1, "workers": 1}
+    words = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    monkeypatch.setattr("sys.argv", ["video", "--start", str(start), "--out", str(tmp_path / "out"), *words])
+    video.main()
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, tmp_path / "out"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any("visual" in name for name in changed)
+    assert "held out, read" in capsys.readouterr().out

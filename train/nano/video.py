@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from multiprocessing import Pool
@@ -13,11 +12,12 @@ import numpy as np
 import torch
 
 from mmturn.tasks.video_world.events import sample_film
+from train.nano import course
 from train.nano.corpus import encode_pictures
 from train.nano.decoder import Bank, collate, embed, forward, logits_of
 from train.nano.dialogue import COORDINATE, READ, Encoder, Sequence
 from train.nano.language import HILL_PX, WEIGHTS, pull
-from train.nano.model import load, save_checkpoint
+from train.nano.model import load
 from train.nano.watching import FRAME_PX, Script, Teacher, Watched, watch
 
 LEVELS = ("moment", "cue", "order", "count", "change")
@@ -113,54 +113,23 @@ def read_by_level(model, corpus: Corpus, encoder: Encoder, number_ids, most: int
     return {level: float(np.mean(values)) for level, values in sorted(found.items())}
 
 
-def batches(corpus: Corpus, encoder: Encoder, rng: np.random.Generator, size: int) -> Iterator[list[Sequence]]:
-    """Endless batches of conversations of about one length."""
+def endless(corpus: Corpus, encoder: Encoder, rng: np.random.Generator) -> Iterator[Sequence]:
+    """All conversations again and again, each time in another order."""
     while True:
-        order = rng.permutation(len(corpus.watched))
-        for start in range(0, len(order) - 8 * size + 1, 8 * size):
-            chunk = [corpus.sequence(encoder, i) for i in order[start : start + 8 * size]]
-            chunk.sort(key=lambda s: len(s.ids))
-            for part in rng.permutation(8):
-                yield chunk[part * size : (part + 1) * size]
+        for index in rng.permutation(len(corpus.watched)):
+            yield corpus.sequence(encoder, index)
 
 
 def train(model, processor, corpus: Corpus, held: Corpus, args) -> None:
     """Train the language model in place; saves the folder with each report."""
     encoder, rng = Encoder(processor.tokenizer), np.random.default_rng(args.seed)
     number_ids = torch.tensor([encoder.encode(str(n))[0] for n in range(1000)])
-    text = model.model.language_model
-    model.model.visual.requires_grad_(False)
-    table = text.embed_tokens.weight
-    rest = [p for p in text.parameters() if p is not table]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1], "lr": args.lr, "weight_decay": 0.05},
-        {"params": [p for p in rest if p.ndim == 1], "lr": args.lr * 2, "weight_decay": 0.0},
-        {"params": [table], "lr": args.lr * 0.5, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [g["lr"] for g in groups], total_steps=args.steps, pct_start=0.05, final_div_factor=50
+    course.run(
+        model, processor, course.of_about_one_length(endless(corpus, encoder, rng), rng, args.batch),
+        lambda sequences: losses_of(model, sequences, corpus.banks, number_ids),
+        lambda: {"held out, read": read_by_level(model, held, encoder, number_ids, args.held)},
+        stage="video", helps=("pull",), heads=(), args=args,
     )  # fmt: skip
-    began, running, source = time.time(), {}, batches(corpus, encoder, rng, args.batch)
-    for step in range(1, args.steps + 1):
-        losses = losses_of(model, next(source), corpus.banks, number_ids)
-        help_weight = args.help * (1 - 0.8 * step / args.steps)
-        total = losses["tokens"] + sum(help_weight * v for k, v in losses.items() if k.startswith("pull"))
-        optimizer.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_([*rest, table], 1.0)
-        optimizer.step()
-        schedule.step()
-        for key, value in losses.items():
-            running.setdefault(key, []).append(value.item())
-        if step % args.log == 0:
-            spoken = " ".join(f"{k} {np.nanmean(v):.3f}" for k, v in running.items())
-            print(f"step {step} {time.time() - began:.0f}s {spoken}", flush=True)
-            running = {}
-        if step % args.report == 0 or step == args.steps:
-            measures = read_by_level(model, held, encoder, number_ids, args.held)
-            print(f"step {step} {time.time() - began:.0f}s held out, read: {json.dumps(measures)}", flush=True)
-            save_checkpoint(model, processor, args.out, {"stage": "video", "step": step, **measures})
 
 
 def main() -> None:

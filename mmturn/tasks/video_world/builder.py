@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 from mmturn.tasks.video_world.events import sample_film
 from mmturn.tasks.video_world.film import RATE, SLOTS, Event, Film, pick
 from mmturn.tasks.video_world.words import LEVELS, TEMPLATES
+from mmturn.tasks.writing import checked_levels, draw_all, write_rows
 
 FILMS_PER_SEED = 1_000_000
 KEY_FRAME_S = 3
@@ -70,14 +69,6 @@ def _write(job: tuple[str, int, str, tuple[str, ...]]) -> None:
     write_film(path, sample_film(seed, split, levels))
 
 
-def _write_all(jobs: list[tuple[str, int, str, tuple[str, ...]]], workers: int) -> Iterator[None]:
-    if workers <= 1:
-        yield from map(_write, jobs)
-        return
-    with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(_write, jobs)
-
-
 def generate(
     out_dir: str | os.PathLike,
     *,
@@ -93,9 +84,7 @@ def generate(
     A film serves eight tasks. `levels` defaults to all of `LEVELS`. `progress(done, all)` is called after each film.
     Raises ValueError for an unknown level or split.
     """
-    levels = tuple(levels or LEVELS)
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed {seed} is not in 0..2**31-1")
+    levels = checked_levels(levels, LEVELS, seed)
     out = Path(out_dir)
     (out / "videos").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -104,9 +93,5 @@ def generate(
         film = sample_film(seed * FILMS_PER_SEED + number, split, levels)
         rows += film_tasks(film, number, seed)
         jobs.append((str(out / rows[-1]["video"]), film.seed, split, levels))
-    for done, _ in enumerate(_write_all(jobs, workers), 1):
-        if progress:
-            progress(done, len(jobs))
-    path = out / "tasks.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:tasks]), encoding="utf-8")
-    return path
+    draw_all(_write, jobs, workers, progress)
+    return write_rows(out, rows[:tasks])
