@@ -1,17 +1,16 @@
 """Asking for a stretch of a video against seeing as many frames at once, and a gate on turn rewards against none.
 
-    python benchmarks/watch_again.py --seeds 0 1 2 --out runs/watch_again
+    python -m benchmarks.watch_again --seeds 0 1 2 --set model.path=OUT --out runs/watch_again
 
-For each seed: the multi-turn policy is trained from the shipped cold start by the outcome alone, and by turn rewards
-(the overlap of what it was shown with the gold stretch) with a gate on the answer and without one; the single-turn
-control gets its own cold start and the same RL, with more frames at once than the others see in all. Also, with the
-shipped weights' answers: stretches at random places and gold stretches. All are judged on the same held-out tasks at
-temperature 0.5. A killed run goes on at the policy where it was.
+OUT is the cold start that `python -m train.nano.video` made. For each seed it is trained by the outcome alone, and by
+turn rewards (the overlap of what it was shown with the gold stretch) with a gate on the answer and without one; the
+single-turn control learns from it to answer at once, and gets the same RL, with more frames at once than the others see
+in all. Also, with OUT's answers: stretches at random places and gold stretches. All are judged on the same held-out
+tasks at temperature 0.5. A killed run goes on at the policy where it was.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.look_again import spread, with_model
+from benchmarks.seeds import held_out, options, percents, spread, with_model, written
 from mmturn.build import Policy, make_policy
 from mmturn.engines.scripted import MixedEngine
 from mmturn.engines.span_oracle import SpanScript
@@ -28,8 +27,6 @@ from mmturn.envs.video_qa import VideoQA
 from mmturn.evaluation.rows import read_rows
 from mmturn.interfaces import Engine
 from mmturn.jobs.bars import counting
-from mmturn.jobs.benchmarks import HELD_OUT_SEED
-from mmturn.jobs.data import generated
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.jobs.sft import sft_policy
 from mmturn.jobs.train import train_policy
@@ -73,7 +70,7 @@ def evaluated(recipe: Recipe, tasks: Sequence[Task], out: Path, name: str, seed:
             policy, tasks, out, engine=engine, name=name, resume=False,
             progress=lambda done, total, row: progress(done, total),
         ).overall  # fmt: skip
-    right = sum(row.value or 0.0 for row in read_rows(out).rows)
+    right = sum(row.value or 0.0 for row in read_rows(out))
     asked = sum(len(spans) for trajectory in read_trajectories(out) for spans in spans_by_turn(trajectory))
     return Measured(
         name, seed, overall.accuracy or 0.0, overall.gold_seen_rate or 0.0, overall.mean_frames or 0.0,
@@ -96,7 +93,12 @@ def scripted(policy: Policy, tasks: Sequence[Task], anywhere: bool) -> Engine:
 
 def trained(recipe: Recipe, out: Path, console: Console) -> Recipe:
     """The recipe on the policy that its RL made."""
-    return with_model(recipe, train_policy(recipe, out, console=console))
+    return with_model(recipe, _learned(train_policy, recipe, out, console))
+
+
+def _learned(train: Callable[..., Path], recipe: Recipe, out: Path, console: Console) -> Path:
+    """The last checkpoint of a run, which is begun, gone on with, or found done."""
+    return train(recipe, out, console=console, resume=out.exists())
 
 
 def policies(seed: int, out: Path, overrides: Sequence[str], console: Console) -> dict[str, Callable[[], Recipe]]:
@@ -106,7 +108,7 @@ def policies(seed: int, out: Path, overrides: Sequence[str], console: Console) -
 
     def single() -> Recipe:
         cold = read_recipe(COLD, wishes)[0]
-        return with_model(read_recipe(SINGLE, wishes)[0], sft_policy(cold, out / "single-sft", console=console))
+        return with_model(read_recipe(SINGLE, wishes)[0], _learned(sft_policy, cold, out / "single-sft", console))
 
     def with_turn_rewards(gate: str) -> Recipe:
         return trained(read_recipe(MULTI, (*wishes, *TURN_REWARDS, gate))[0], out / f"turns-{gate == GATE}", console)
@@ -144,27 +146,21 @@ def table(rows: Sequence[Measured]) -> str:
     for name in dict.fromkeys(row.policy for row in rows):
         own = [row for row in rows if row.policy == name]
         mean = sum(row.frames for row in own) / len(own)
-        looks = spread([row.looks_per_right / 100 for row in own], digits=2)
-        cells = [spread([row.accuracy for row in own]), spread([row.gold_seen for row in own]), f"{mean:.1f}", looks]
+        looks = spread([row.looks_per_right for row in own], digits=2)
+        cells = [
+            percents([row.accuracy for row in own]),
+            percents([row.gold_seen for row in own]),
+            f"{mean:.1f}",
+            looks,
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run, print the table, write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--tasks", type=int, default=320)
-    parser.add_argument("--out", type=Path, default=Path("runs/watch_again"))
-    parser.add_argument("--set", action="append", default=[], help="override a setting of every recipe")
-    args = parser.parse_args()
-    console = Console()
-    data = read_recipe(MULTI)[0].data
-    with counting("held-out films") as progress:
-        tasks = generated(
-            args.out / "heldout", "heldout", args.tasks, seed=HELD_OUT_SEED, levels=data.levels, world=data.train,
-            progress=progress,
-        )  # fmt: skip
+    args, console = options(__doc__, "runs/watch_again"), Console()
+    tasks = held_out(read_recipe(MULTI, tuple(args.set))[0], args.out, args.tasks)
     rows: list[Measured] = []
     for seed in args.seeds:
         out = args.out / f"seed-{seed}"
@@ -172,10 +168,7 @@ def main() -> None:
         found = out / "measured.json"
         kept = [Measured(**item) for item in json.loads(found.read_text("utf-8"))] if found.is_file() else []
         rows += run_seed(seed, tasks, out, args.set, console, {row.policy: row for row in kept})
-    note = f"seeds {args.seeds}, {args.tasks} held-out tasks each, temperature 0.5; ± is a 95 % t-interval"
-    text = f"{table(rows)}\n\n{note}"
-    (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    print(written(table(rows), args))
 
 
 if __name__ == "__main__":

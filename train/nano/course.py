@@ -33,8 +33,8 @@ def run(
     args,
 ) -> None:
     """Train the language model, and throw-away ``heads``, in place, for ``args.steps`` of three or more. The loss is
-    ``tokens``, and with fading weight those whose names begin with one of ``helps``; ``measure`` gives named numbers for
-    the reports."""
+    ``tokens``, and with fading weight those whose names begin with one of ``helps``; ``measure`` gives named numbers
+    for the reports."""
     text = model.model.language_model
     model.model.visual.requires_grad_(False)
     table = text.embed_tokens.weight
