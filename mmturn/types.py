@@ -64,6 +64,9 @@ class Observation:
     parts: tuple[str | View, ...]
     is_error: bool = False
     """True when it tells the policy that its action was refused."""
+    facts: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    """What an environment recorded as it began an episode; the driver moves it to the first turn. A step's stand in
+    ``Step``."""
 
     @property
     def views(self) -> tuple[View, ...]:

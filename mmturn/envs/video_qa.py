@@ -98,9 +98,9 @@ class VideoQA(VisualQA):
     Tools on frames find the video as ``look.footage``; tools on views cut from a frame at full resolution.
 
     Facts of a step, besides visual_qa's: ``frames``, ``[number, seconds]`` of each frame that it showed; ``spans``,
-    ``[start, end]`` in seconds of each stretch that was asked for; a crop's ``frame``. In the first step also
-    ``opening``, as ``frames``, of what the episode began with, and ``video``: ``frames`` and ``seconds`` of the whole,
-    and with a pool ``pool_seconds``, when its frames are. Of a crop of a clip, ``frames`` in place of ``frame``.
+    ``[start, end]`` in seconds of each stretch that was asked for; a crop's ``frame``. Of the opening ``opening``, as
+    ``frames``, of what the episode began with, and ``video``: ``frames`` and ``seconds`` of the whole, and with a pool
+    ``pool_seconds``, when its frames are. Of a crop of a clip, ``frames`` in place of ``frame``.
     """
 
     Config = VideoQAConfig
@@ -113,7 +113,7 @@ class VideoQA(VisualQA):
         self._footage: Footage | None = None
         self._frame_of: dict[str, int] = {}
         self._budget = config.frame_budget
-        self._opening: list[Json] | None = None
+        self._opening: list[Json] = []
         self._subtitles: list[Subtitle] = []
 
     def reset(self, task: Task, seed: int) -> Observation:
@@ -129,21 +129,14 @@ class VideoQA(VisualQA):
         except DataError as exc:
             raise EnvError(f"task {task.id}: video {task.video} cannot be shown: {exc}") from exc
         self._views.extend(part for part in opening if isinstance(part, View))
-        return Observation((*images.parts, *opening))
-
-    def step(self, actions: tuple[Action, ...]) -> Step:
-        """Carry out the actions (see VisualQA)."""
-        step = super().step(actions)
-        if self._opening is None or self._footage is None:
-            return step
-        facts = {**step.facts, "opening": self._opening, "video": self._described(self._footage)}
-        self._opening = None
-        return Step(step.observation, step.terminated, facts, step.answer, step.limit, step.seat)
+        assert self._footage is not None
+        facts = {"opening": self._opening, "video": self._described(self._footage)}
+        return Observation((*images.parts, *opening), facts=facts)
 
     def close(self) -> None:
         """Forget the episode."""
         super().close()
-        self._video, self._footage, self._frames, self._opening, self._frame_of = None, None, None, None, {}
+        self._video, self._footage, self._frames, self._opening, self._frame_of = None, None, None, [], {}
 
     def reader(self, video: str) -> VideoReader:
         """The reader of a video file. Raises DataError."""

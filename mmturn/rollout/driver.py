@@ -188,8 +188,8 @@ class Driver:
         elif isinstance(result, Observation) and running.completion is None:
             if isinstance(running.env, Seated):
                 running.sit(running.env.first_seat)
-            running.asked = _asked(running)
-            self._ask(running, self.grammar.opening(running.task, result))
+            running.asked, running.opened = _asked(running), result.facts
+            self._ask(running, self.grammar.opening(running.task, Observation(result.parts, result.is_error)))
         else:
             raise EnvError(f"reset must return an Observation and step a Step, got {result!r:.100}")
 
@@ -310,7 +310,8 @@ class Driver:
             ended = (self.renderer.end_id,) if completion.finish == "stop" else ()
             ids = (*self.renderer.encode_completion(completion.text), *ended)
         trained = not self.config.trained_seats or running.seat.name in self.config.trained_seats
-        running.record(ids, closing, error, facts, trained)
+        running.record(ids, closing, error, {**running.opened, **facts}, trained)
+        running.opened = {}
 
     def _finish(self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None) -> None:
         del self._running[running.episode.id]

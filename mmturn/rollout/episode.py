@@ -49,6 +49,8 @@ class Running:
     completion: Completion | None = None
     actions: tuple[Action, ...] = ()
     facts: dict[str, Json] = field(default_factory=dict)
+    opened: Mapping[str, Json] = field(default_factory=dict)
+    """What the environment recorded of its reset; it goes to the first turn that is recorded."""
     gold_errors: dict[str, str] = field(default_factory=dict)
     """Index of a turn -> why the gold answer was not scored there."""
     started_s: float = field(default_factory=time.monotonic)

@@ -66,7 +66,7 @@ def test_a_look_is_one_clip_with_its_exact_times(clip: str) -> None:
     assert view.clip.seconds[0] == 1.0 and view.clip.pace_s == pytest.approx(1.0 / 8)
     assert step.facts["frames"] == [[number, number / 10] for number in (10, 11, 12, 13, 15, 16, 17, 19)]
     assert step.facts["spans"] == [[1.0, 2.0]] and step.facts["views"] == 1
-    assert [number for number, _ in step.facts["opening"]] == [0, 19, 39, 59]
+    assert [number for number, _ in opening.facts["opening"]] == [0, 19, 39, 59]
 
 
 def test_the_opening_stands_for_the_whole_video(clip: str) -> None:

@@ -290,9 +290,9 @@ def test_measured_delays_are_apart(clip: str, monkeypatch: pytest.MonkeyPatch) -
 def test_facts_are_those_of_a_video(clip: str) -> None:
     env = make()
     (first, step), (second, last) = played(env, session_of(clip, asked(5), asked(9)))
-    assert [number for number, _ in step.facts["opening"]] == numbers(env, first)
-    assert step.facts["video"] == {"frames": FRAMES, "seconds": 40.0}
-    assert len(step.facts["opening"]) == len(first.views)
+    assert [number for number, _ in first.facts["opening"]] == numbers(env, first)
+    assert first.facts["video"] == {"frames": FRAMES, "seconds": 40.0}
+    assert len(first.facts["opening"]) == len(first.views)
     assert len(step.facts["frames"]) == len(second.views)
     assert "video" not in last.facts and "frames" not in last.facts
 
