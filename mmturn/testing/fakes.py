@@ -121,10 +121,10 @@ class TextWorld:
         self.closed = 0
 
     def reset(self, task: Task, seed: int) -> Observation:
-        """Start; ``meta: {broken: true}`` fails."""
+        """Start; ``meta: {broken: true}`` fails, ``meta: {opened: ...}`` is recorded."""
         if task.meta.get("broken"):
             raise OSError("disk is gone")
-        return Observation(("start",))
+        return Observation(("start",), facts=task.meta.get("opened", {}))
 
     def step(self, actions: tuple[Action, ...]) -> Step:
         """Carry out the first action."""
