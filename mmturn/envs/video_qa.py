@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mmturn.envs.visual_qa import VisualQA, VisualQAConfig
 from mmturn.errors import ConfigError, DataError, EnvError
 from mmturn.geometry import Box, Transform
-from mmturn.interfaces import Look, SizeRule, Step, Tool
+from mmturn.interfaces import Look, SizeRule, Tool
 from mmturn.media.look import StoreLook
 from mmturn.media.video import Clock, FrameLook, VideoConfig, VideoReader, VideoStore
 from mmturn.media.video.footage import Footage

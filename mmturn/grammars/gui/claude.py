@@ -9,17 +9,17 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mmturn.errors import DataError, ParseError
-from mmturn.grammars.gui.dialect import Dialect, PointingConfig, only, written_key
+from mmturn.grammars.gui.dialect import PointingConfig, only, written_key
 from mmturn.grammars.gui.key_names import XDOTOOL
-from mmturn.grammars.gui.objects import check_words, read_objects, write_objects
+from mmturn.grammars.gui.objects import ObjectDialect
 from mmturn.grammars.gui.places import Screen
-from mmturn.gui_actions import act, finish, finish_status
-from mmturn.types import Action, Json, ToolSpec
+from mmturn.gui_actions import act
+from mmturn.types import Action, Json
 
 _CLICKS: dict[str, dict[str, Json]] = {
     "left_click": {}, "right_click": {"button": "right"}, "middle_click": {"button": "middle"},
@@ -41,14 +41,11 @@ class ClaudeConfig(PointingConfig):
     """Which tool type's actions there are."""
 
 
-class ClaudeGrammar(Dialect):
+class ClaudeGrammar(ObjectDialect):
     """Reads and writes inputs of Claude's computer tool."""
 
     name = "claude_computer"
     Config = ClaudeConfig
-    layout = (
-        "In each turn say what you do and give it as a JSON object. A reply without one ends the task and answers it."
-    )
     forms = (
         ("click", '{"action": "left_click", "coordinate": [x, y], "text": "ctrl"}; right_click, middle_click, '
          "double_click, triple_click; text: keys that are held"),
@@ -70,29 +67,8 @@ class ClaudeGrammar(Dialect):
         """Values of ``action``."""
         return _OLD if self.config.version == "20241022" else (*_OLD, *_NEW)
 
-    def _read(self, text: str, screen: Screen, tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
-        found = read_objects(text)
-        if found:
-            return tuple(self._action(_input(item), screen) for item in found)
-        if not text.strip():
-            raise ParseError("the reply is empty")
-        return (finish(text.strip()),)
-
-    def _write(self, actions: tuple[Action, ...], screen: Screen, thought: str) -> str:
-        if actions[0].kind == "answer":
-            text = str(actions[0].arguments["text"])
-            if len(actions) > 1 or finish_status(actions[0]) != "success" or not text or text != text.strip():
-                raise self._cannot(actions[0], "an end is a text by itself, without blanks around it")
-            # What stands before it would be part of it, so that a thought is left out.
-            check_words(text)
-            return text
-        objects = [self._object(action, screen) for action in actions]
-        wrong = next((item["action"] for item in objects if item["action"] not in self.actions), None)
-        if wrong is not None:
-            raise self._cannot(actions[0], f"version {self.config.version} has no {wrong}")
-        return write_objects(objects, thought)
-
-    def _action(self, given: Mapping[str, Any], screen: Screen) -> Action:
+    def _action(self, item: Mapping[str, Any], screen: Screen) -> Action:
+        given = _input(item)
         name = given.get("action")
         if name not in self.actions:
             raise ParseError(f"action must be one of {', '.join(self.actions)}, got {name!r:.40}")
@@ -117,6 +93,12 @@ class ClaudeGrammar(Dialect):
         return _without_point(name, given)
 
     def _object(self, action: Action, screen: Screen) -> dict[str, Json]:
+        found = self._of_any_version(action, screen)
+        if found["action"] not in self.actions:
+            raise self._cannot(action, f"version {self.config.version} has no {found['action']}")
+        return found
+
+    def _of_any_version(self, action: Action, screen: Screen) -> dict[str, Json]:
         given = action.arguments
         spot: dict[str, Json] = {}
         if "point" in given:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmturn.errors import DataError, ParseError
+from mmturn.grammars.gui.dialect import Dialect
+from mmturn.grammars.gui.places import Screen
 from mmturn.grammars.payload import JSON_DECODER
-from mmturn.types import Json
+from mmturn.gui_actions import finish, finish_status
+from mmturn.types import Action, Json, ToolSpec
 
 _NAMING = ("action", "type", "action_type", "input")
 _OPENING = re.compile(
@@ -47,3 +52,38 @@ def check_words(text: str) -> None:
     """Raise DataError where words would be read as an action."""
     if _OPENING.search(text):
         raise DataError("a text holds what would be read as an action")
+
+
+class ObjectDialect(Dialect):
+    """Base of dialects whose replies are words and JSON objects, an action each; words alone are the answer and the
+    end. One implements ``_action`` and ``_object``."""
+
+    layout = (
+        "In each turn say what you do and give it as a JSON object. A reply without one ends the task and answers it."
+    )
+
+    @abstractmethod
+    def _action(self, item: Mapping[str, Any], screen: Screen) -> Action:
+        """The action of an object. Raises ParseError or ToolError."""
+
+    @abstractmethod
+    def _object(self, action: Action, screen: Screen) -> dict[str, Json]:
+        """The object of an action. Raises DataError."""
+
+    def _read(self, text: str, screen: Screen, tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
+        found = read_objects(text)
+        if found:
+            return tuple(self._action(item, screen) for item in found)
+        if not text.strip():
+            raise ParseError("the reply is empty")
+        return (finish(text.strip()),)
+
+    def _write(self, actions: tuple[Action, ...], screen: Screen, thought: str) -> str:
+        if actions[0].kind == "answer":
+            text = str(actions[0].arguments["text"])
+            if len(actions) > 1 or finish_status(actions[0]) != "success" or not text or text != text.strip():
+                raise self._cannot(actions[0], "an end is a text by itself, without blanks around it")
+            # What stands before it would be part of it, so that a thought is left out.
+            check_words(text)
+            return text
+        return write_objects([self._object(action, screen) for action in actions], thought)

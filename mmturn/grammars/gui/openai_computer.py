@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmturn.errors import ParseError
-from mmturn.grammars.gui.dialect import Dialect, PointingConfig, only, written_key
+from mmturn.grammars.gui.dialect import PointingConfig, only, written_key
 from mmturn.grammars.gui.key_names import OPENAI
-from mmturn.grammars.gui.objects import check_words, read_objects, write_objects
+from mmturn.grammars.gui.objects import ObjectDialect
 from mmturn.grammars.gui.places import Screen
-from mmturn.gui_actions import act, finish, finish_status
-from mmturn.types import Action, Json, ToolSpec
+from mmturn.gui_actions import act
+from mmturn.types import Action, Json
 
 _BUTTONS = {"left": "left", "right": "right", "wheel": "middle", "back": "back", "forward": "forward"}
 
@@ -28,14 +28,11 @@ class OpenAIConfig(PointingConfig):
     """Settings of the openai_computer grammar."""
 
 
-class OpenAIGrammar(Dialect):
+class OpenAIGrammar(ObjectDialect):
     """Reads and writes OpenAI's computer-use actions."""
 
     name = "openai_computer"
     Config = OpenAIConfig
-    layout = (
-        "In each turn say what you do and give it as a JSON object. A reply without one ends the task and answers it."
-    )
     forms = (
         ("click", '{"type": "click", "x": 0, "y": 0, "button": "left"}; right, wheel, back or forward'),
         ("click", '{"type": "double_click", "x": 0, "y": 0}'),
@@ -51,23 +48,8 @@ class OpenAIGrammar(Dialect):
     def __init__(self, config: OpenAIConfig | None = None) -> None:
         super().__init__(config or OpenAIConfig())
 
-    def _read(self, text: str, screen: Screen, tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
-        found = read_objects(text)
-        if found:
-            return tuple(_action(item, screen) for item in found)
-        if not text.strip():
-            raise ParseError("the reply is empty")
-        return (finish(text.strip()),)
-
-    def _write(self, actions: tuple[Action, ...], screen: Screen, thought: str) -> str:
-        if actions[0].kind == "answer":
-            text = str(actions[0].arguments["text"])
-            if len(actions) > 1 or finish_status(actions[0]) != "success" or not text or text != text.strip():
-                raise self._cannot(actions[0], "an end is a text by itself, without blanks around it")
-            # What stands before it would be part of it, so that a thought is left out.
-            check_words(text)
-            return text
-        return write_objects([self._object(action, screen) for action in actions], thought)
+    def _action(self, item: Mapping[str, Any], screen: Screen) -> Action:
+        return _action(item, screen)
 
     def _object(self, action: Action, screen: Screen) -> dict[str, Json]:
         given = action.arguments
