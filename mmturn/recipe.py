@@ -33,7 +33,8 @@ Named = dict[str, Any]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where tasks come from: a JSONL file (see docs/data.md), ``visual_search`` (the generated world) or ``board``."""
+    """Where tasks come from: a JSONL file (see docs/data.md), ``visual_search`` (the generated world), ``board`` or
+    ``navigation`` (generated houses)."""
 
     train: str = "visual_search"
     """Tasks to train on."""

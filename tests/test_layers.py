@@ -23,6 +23,10 @@ WITHIN_LAYER = {("types", "geometry"), ("types", "errors"), ("geometry", "errors
     # config is the door to schema and resources; each of the three stands on its own below it
     ("config", "schema"),
     ("config", "resources"),
+    # the published size rules are pure functions, and pixels of a resized image are a coordinate frame
+    ("grammars", "families"),
+    # formulas of published rewards, over numbers alone
+    ("rewards", "credit"),
     # Protocols and their type aliases, over layer 0 alone
     ("media", "interfaces"),
     # settings of all sections first, then the objects made of them, then what people do with those

@@ -208,7 +208,7 @@ def evaluate(
             "--benchmark",
             "-b",
             help="visual_search, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, video_holmes, "
-            "longvideo_reason, or rows for own data.",
+            "longvideo_reason, screenspot, screenspot_v2, screenspot_pro, osworld_g, or rows for own data.",
         ),
     ] = "visual_search",
     data: DataOption = None,
@@ -224,8 +224,7 @@ def evaluate(
     smoke: SmokeOption = False,
 ) -> None:
     """Evaluate a policy on a benchmark; a report page comes out."""
-    watched = benchmark not in ("visual_search", "vstar", "rows")
-    recipe = recipe_for(recipe, model, nano="visual_search", other="video" if watched else "vstar")
+    recipe = recipe_for(recipe, model, nano="visual_search", other=_suite_of(benchmark))
     overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
     from mmturn.build import make_policy
@@ -248,6 +247,13 @@ def evaluate(
     from mmturn.jobs.benchmarks import summary
 
     say(f"{summary(report)}\n{folder / 'report.html'}")
+
+
+def _suite_of(benchmark: str) -> str:
+    """The recipe under ``eval/`` that a released model is evaluated with."""
+    if benchmark in ("visual_search", "vstar", "rows"):
+        return "vstar"
+    return "grounding" if benchmark.startswith(("screenspot", "osworld_g")) else "video"
 
 
 def replay(

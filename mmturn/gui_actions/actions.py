@@ -137,8 +137,10 @@ def _checked(name: str, key: str, value: Json, properties: Mapping[str, Any]) ->
         return [_point(what, point) for point in value]
     if key in ("keys", "modifiers"):
         return _keys(what, value, schema)
-    if schema["type"] == "boolean" and not isinstance(value, bool):
-        raise ToolError(f"{what} must be true or false, got {value!r:.40}")
+    if schema["type"] == "boolean":
+        if not isinstance(value, bool):
+            raise ToolError(f"{what} must be true or false, got {value!r:.40}")
+        return value
     if schema["type"] in ("integer", "number"):
         return _number(what, value, schema)
     text = _text(what, value, schema)

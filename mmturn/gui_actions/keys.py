@@ -11,7 +11,8 @@ from mmturn.errors import ToolError
 NAMED: tuple[str, ...] = (
     "ctrl", "alt", "shift", "meta", "altgr", "enter", "escape", "tab", "space", "backspace", "delete", "insert",
     "home", "end", "page_up", "page_down", "up", "down", "left", "right", "caps_lock", "num_lock", "scroll_lock",
-    "print_screen", "pause", "menu", *(f"f{number}" for number in range(1, 25)),
+    "print_screen", "pause", "menu", "volume_up", "volume_down", "power", "camera", "clear",
+    *(f"f{number}" for number in range(1, 25)),
 )  # fmt: skip
 """Canonical names of the keys that make no character, and of space."""
 
@@ -42,6 +43,8 @@ _SPELLINGS: dict[str, str] = {
     "print_screen": "printscreen print prtsc prtscr prntscrn sysrq",
     "pause": "break",
     "menu": "apps contextmenu",
+    "volume_up": "volumeup",
+    "volume_down": "volumedown",
 }
 _CHARACTERS: dict[str, str] = {
     "plus": "+", "minus": "-", "equal": "=", "comma": ",", "period": ".", "dot": ".", "slash": "/", "backslash": "\\",

@@ -8,13 +8,14 @@ from pathlib import Path
 from mmturn.errors import ConfigError
 from mmturn.evaluation.report import EvalReport, GroupReport
 from mmturn.evaluation.rows import GROUPS
-from mmturn.evaluation.suites import AnswerScorer, Suite
+from mmturn.evaluation.suites import AnswerScorer, PointScorer, Suite
 from mmturn.jobs.data import Progress, generated, load_tasks
+from mmturn.tasks.grounding import GROUNDING_BENCHMARKS, read_grounding
 from mmturn.tasks.videos import VIDEO_BENCHMARKS, read_video_benchmark
 from mmturn.tasks.visual_search.words import LEVELS
 from mmturn.tasks.vstar import read_vstar
 
-BENCHMARKS = ("visual_search", "vstar", "rows", *VIDEO_BENCHMARKS)
+BENCHMARKS = ("visual_search", "vstar", "rows", *VIDEO_BENCHMARKS, *GROUNDING_BENCHMARKS)
 HELD_OUT_SEED = 1
 
 
@@ -33,7 +34,8 @@ def open_suite(
 
     ``visual_search``: ``count`` generated held-out tasks (or ``data``); ``vstar``: a folder in V*'s layout, its options
     shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows; a video benchmark: its folder as it is handed
-    out, with its ``subtitles`` or without. Raises ConfigError, DataError.
+    out, with its ``subtitles`` or without; a grounding benchmark: its folder of annotations and images. Raises
+    ConfigError, DataError.
     """
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark named {name!r} (known: {', '.join(BENCHMARKS)})")
@@ -48,15 +50,19 @@ def open_suite(
     if name == "vstar":
         tasks, problems = read_vstar(data, seed=None if parity else seed)
         seeds = {"options": None if parity else seed}
+    elif name in GROUNDING_BENCHMARKS:
+        tasks, problems = read_grounding(name, data)
     elif name in VIDEO_BENCHMARKS:
         tasks, problems = read_video_benchmark(name, data, subtitles=subtitles)
     else:
         tasks, problems = load_tasks(data)
     if problems:
         print(f"{len(problems)} samples left out, the first: {problems[0]}")
-    groups = VIDEO_BENCHMARKS[name].groups if name in VIDEO_BENCHMARKS else GROUPS
+    layout = VIDEO_BENCHMARKS.get(name) or GROUNDING_BENCHMARKS.get(name)
+    groups = layout.groups if layout is not None else GROUPS
     config = {"parity": parity, "subtitles": subtitles}
-    return Suite(name, tuple(tasks), AnswerScorer(), seeds=seeds, config=config, groups=groups)
+    scorer = PointScorer() if name in GROUNDING_BENCHMARKS else AnswerScorer()
+    return Suite(name, tuple(tasks), scorer, seeds=seeds, config=config, groups=groups)
 
 
 def summary(report: EvalReport) -> str:
@@ -65,6 +71,9 @@ def summary(report: EvalReport) -> str:
     for key, values in report.by.items():
         parts = [f"{name} {percent(group.accuracy)} (n={group.n})" for name, group in values.items()]
         lines.append(f"  by {key}: {', '.join(parts)}")
+    cells = [group.accuracy for group in report.by.get("cell", {}).values() if group.accuracy is not None]
+    if cells:
+        lines.append(f"  mean of the {len(cells)} cells {percent(sum(cells) / len(cells))}")
     rate = report.overall.useful_crop_rate
     frames = report.overall.mean_frames
     seen = f"useful crops {percent(rate)}" if frames is None else f"mean frames {frames:.1f}"

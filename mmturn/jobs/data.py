@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmturn.recipe import DataConfig
 from mmturn.tasks.board import board_tasks
+from mmturn.tasks.navigation import navigation_tasks
 from mmturn.tasks.rows import RowProblem, read_tasks
 from mmturn.tasks.visual_search import generate
 from mmturn.types import Task
@@ -16,6 +17,9 @@ WORLD = "visual_search"
 """Name that stands for the generated world in place of a file."""
 BOARD = "board"
 """Name that stands for the openings of the board game."""
+NAVIGATION = "navigation"
+"""Name that stands for walks through generated houses."""
+_MADE = {BOARD: board_tasks, NAVIGATION: navigation_tasks}
 
 Progress = Callable[[int, int], None]
 
@@ -51,14 +55,14 @@ def tasks_of(
     """Tasks of one split of a recipe: ``train`` or ``val``. Without validation data: no tasks."""
     named = config.train if split == "train" else config.validation
     if split == "val" and not named:
-        named = config.train if config.train in (WORLD, BOARD) else ""
+        named = config.train if config.train in (WORLD, *_MADE) else ""
     if not named:
         return [], []
-    if named not in (WORLD, BOARD):
+    if named not in (WORLD, *_MADE):
         return load_tasks(named)
     count = config.train_tasks if split == "train" else config.validation_tasks
     if count == 0:
         return [], []
-    if named == BOARD:
-        return board_tasks(split, count, seed=config.seed), []
+    if named in _MADE:
+        return _MADE[named](split, count, seed=config.seed), []
     return generated(folder / split, split, count, seed=config.seed, levels=config.levels, progress=progress), []

@@ -47,6 +47,9 @@ def test_settled_gives_every_argument() -> None:
         "point": [3.0, 4.0], "element": None, "button": "left", "clicks": 1, "modifiers": ["ctrl", "shift"],
     }  # fmt: skip
     assert settled(act("scroll", dy=-5))["unit"] == "notch"
+    assert (
+        settled(act("type", text="a", enter=True))["enter"] is True and settled(act("type", text="a"))["clear"] is False
+    )
 
 
 def test_all_are_checked_before_one_is_carried_out() -> None:
@@ -102,8 +105,9 @@ def test_finish_tells_how_it_went() -> None:
 @pytest.mark.parametrize(
     ("written", "key"),
     [
-        ("Return", "enter"), ("Page_Down", "page_down"), ("pagedown", "page_down"), ("super", "meta"), 
-        ("ESC", "escape"), ("ArrowLeft", "left"), ("F5", "f5"), ("A", "A"), ("é", "é"), ("<", "<"), ("plus", "+"), (" ", "space"),
+        ("Return", "enter"), ("Page_Down", "page_down"), ("pagedown", "page_down"), ("super", "meta"),
+        ("ESC", "escape"), ("ArrowLeft", "left"), ("F5", "f5"), ("A", "A"), ("é", "é"), ("<", "<"), ("plus", "+"),
+        (" ", "space"), ("VolumeUp", "volume_up"),
         ("\n", "enter"), ("Control_L", "ctrl"), ("backspace", "backspace"),
     ],
 )  # fmt: skip
