@@ -56,7 +56,7 @@ class Chromium:
         for end in (self.browser.close, self.playwright.stop):
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(end(), _CLOSE_S)
-        await asyncio.to_thread(self.scratch.clear)
+        self.scratch.clear()  # not on another thread: at the end of the process there are none to be had
 
 
 async def launch(timeout_s: float, scratch_in: Path | None = None) -> Chromium:
@@ -67,7 +67,7 @@ async def launch(timeout_s: float, scratch_in: Path | None = None) -> Chromium:
     path = chromium()
     from playwright.async_api import async_playwright
 
-    scratch = await asyncio.to_thread(Scratch, scratch_in)
+    scratch = Scratch(scratch_in)
     root = os.geteuid() == 0
     if root:
         log.warning("the browser runs without its sandbox because you are root; use another user for pages of others")
@@ -85,7 +85,7 @@ async def launch(timeout_s: float, scratch_in: Path | None = None) -> Chromium:
         if playwright is not None:
             with contextlib.suppress(Exception):
                 await asyncio.wait_for(playwright.stop(), _CLOSE_S)
-        await asyncio.to_thread(scratch.clear)
+        scratch.clear()
         raise
     return Chromium(playwright, browser, scratch)
 

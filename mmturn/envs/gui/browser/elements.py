@@ -72,7 +72,9 @@ async def pick_option(session: Session, element: str | None, option: str) -> Non
     names: list[tuple[str, str]] = await handle.evaluate("one => [...one.options].map(o => [o.label, o.value])")
     index = next((i for i, (label, value) in enumerate(names) if option in (label.strip(), label, value)), None)
     if index is None:
-        raise ToolError(f"there is no option {option!r:.80}; options are: {', '.join(label for label, _ in names):.500}")
+        raise ToolError(
+            f"there is no option {option!r:.80}; options are: {', '.join(label for label, _ in names):.500}"
+        )
     await handle.select_option(index=index)
 
 

@@ -6,7 +6,6 @@ import asyncio
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmturn.envs.gui.browser.acting import carry_out
@@ -240,7 +239,9 @@ class BrowserEnv:
 
     def _limit(self, todo: Sequence[tuple[str, dict[str, Any], Any, int]]) -> float:
         """Seconds for a turn: waiting that was asked for comes on top."""
-        asked = sum((arguments.get("duration_s") or 0.0) + (arguments.get("hold_s") or 0.0) for _, arguments, *_ in todo)
+        asked = sum(
+            (arguments.get("duration_s") or 0.0) + (arguments.get("hold_s") or 0.0) for _, arguments, *_ in todo
+        )
         waits = sum(name == "wait" for name, *_ in todo) * self.config.wait_s
         return self.config.step_timeout_s + asked + waits + self.config.settle_s
 

@@ -9,9 +9,10 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmturn.envs.gui.browser.chromium import Chromium, launch
 from mmturn.envs.gui.browser.loop import LoopThread
@@ -78,13 +79,13 @@ class Pool:
         if not self._closed:
             self.loop.start(self._retire(session, again))
 
-    def run(self, work: object, timeout_s: float) -> T:  # type: ignore[type-var]
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float) -> T:
         """Run a coroutine on the browser's loop. Raises EnvError for a browser that fails or is too slow, ToolError as
         it comes."""
         from playwright.async_api import Error
 
         try:
-            return self.loop.run(work, timeout_s)  # type: ignore[arg-type]
+            return self.loop.run(work, timeout_s)
         except TimeoutError as error:
             raise EnvError(f"the browser gave no answer within {timeout_s:g} s") from error
         except Error as error:
@@ -93,11 +94,11 @@ class Pool:
             raise EnvError(f"the browser failed: {error}") from error
 
     @property
-    def browser_pids(self) -> list[int]:
-        """Processes of the browser that runs now."""
-        from mmturn.envs.gui.scratch import processes_of
-
-        return [] if self._chromium is None else processes_of(self._chromium.scratch.path)
+    def scratch(self) -> Path:
+        """Folder of the browser's temporary files. Raises EnvError while there is no browser."""
+        if self._chromium is None:
+            raise EnvError("no browser is running")
+        return self._chromium.scratch.path
 
     def close(self) -> None:
         """End the browser. What is handed out is lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +15,8 @@ from mmturn.grading import match
 from mmturn.tasks.gui.miniwob import FLIGHTS, folder, names, page_of, size_of
 from mmturn.tasks.gui.web import WebTask, read_web_task
 from mmturn.types import Json, Task
+
+log = logging.getLogger(__name__)
 
 STORAGE_FREE = "miniwob"
 """Sessions with this key show pages that keep nothing, so that they are used again."""
@@ -156,13 +159,23 @@ class SiteWorld:
         return Outcome(score, True, {"checks": held})
 
     async def _held(self, session: Session) -> list[bool]:
-        state = None
-        if self._web.checks:
-            # Of the site's own tab, whichever is seen: the newest that shows it.
-            pages = [page for page in session.tabs if session.sites.at(page.url) is self._site]
-            if pages:
-                state = await session.evaluate(self._site.state, page=pages[-1])
+        state = await self._state(session) if self._web.checks else None
         return [check.holds(state) for check in self._web.checks]
+
+    async def _state(self, session: Session) -> Json:
+        """Of the site's own tabs the newest that has one: a page that is not found, say, has none."""
+        from playwright.async_api import Error
+
+        for page in reversed([page for page in session.tabs if session.sites.at(page.url) is self._site]):
+            try:
+                state = await session.evaluate(self._site.state, page=page)
+            except Error as error:
+                await session.evaluate("() => 0", page=page)  # a browser that is gone is another matter
+                log.warning("%s: the state of %s cannot be read: %s", self._task.id, page.url, error)
+                continue
+            if state is not None:
+                return state
+        return None
 
 
 def world_of(task: Task, sites: Mapping[str, Site]) -> World:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmturn.envs.gui.browser.sites import StaticSite
 
-_STATE = "() => window.siteState()"
+_STATE = "() => window.siteState?.() ?? null"
 
 
 def shipped_sites() -> dict[str, StaticSite]:
