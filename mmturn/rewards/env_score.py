@@ -18,7 +18,7 @@ class EnvScoreConfig:
     threshold: float = 1.0
     """Least score that counts as solved, for ``binary``."""
     needs_end: bool = False
-    """Score 0 unless the episode was ended, by the policy or by the world: running into the turn limit is no success."""
+    """0.0 unless the policy or the world ended the episode: running into the turn limit is no success."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("raw", "binary"):

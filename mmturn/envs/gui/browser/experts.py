@@ -17,6 +17,8 @@ from mmturn.types import Action, Observation, Task
 _WHERE = """(selector) => { const one = document.querySelector(selector); if (!one) return null;
   const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2, innerHeight]; }"""
 _MOST_TURNS = 40
+_DONE = "done"
+"""Said at the end of a task that asks for no answer: some dialects end with words alone."""
 
 
 class Expert:
@@ -39,7 +41,7 @@ class Expert:
             steps = self._ask(EXPERTS[self._name])
             return tuple(self._action(step, views - 1) for step in steps)
         if not self._steps:
-            return (finish(),)
+            return (finish(_DONE),)
         kind, *words = self._steps[0]
         if kind in ("click", "type", "select"):
             place = self._place(words[0], views - 1)
@@ -95,7 +97,8 @@ def _on_element(kind: str, point: list[float], words: Sequence[str], view: int) 
     if kind == "click":
         return (act("click", view, point=point),)
     if kind == "type":
-        return (act("type", view, text=words[0], point=point, clear=True),)
+        # In steps that every dialect can say.
+        return act("click", view, point=point), act("key", keys=["ctrl", "a"]), act("type", text=words[0])
     # A list opens on a click, goes to what is typed, and closes on enter.
     return (act("click", view, point=point), act("type", text=words[0]), act("key", keys=["enter"]))
 

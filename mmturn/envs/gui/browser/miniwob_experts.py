@@ -5,7 +5,8 @@ from __future__ import annotations
 
 _PRELUDE = """() => {
 const $$ = (selector) => [...document.querySelectorAll(selector)].filter(one => one.getBoundingClientRect().width > 0);
-const mid = (one) => { const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; };
+const mid = (one) => { const box = one.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2]; };
 const click = (one) => ['click', ...mid(one)];
 const named = (selector, text) => $$(selector).find(one => (one.textContent || one.value || '').trim() == text);
 const said = core.getUtterance();

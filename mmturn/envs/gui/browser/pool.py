@@ -31,7 +31,7 @@ _MOST_BACKOFF_S = 30.0
 class PoolSettings:
     """What the sessions of a pool have in common."""
 
-    size: Size = Size(1280, 720)
+    size: Size
     """The viewport, in CSS pixels."""
     scale: float = 1.0
     """Screen pixels per CSS pixel."""
@@ -177,8 +177,9 @@ class Pool:
         except Exception as error:
             # Even a page whose script never ends can be closed: it is the browser that does not answer any more.
             chromium = self._chromium
-            if chromium is not None and session.context.browser is chromium.browser:
-                log.warning("a session could not be closed, so the browser is ended: %s", error)
+            if not self._closed and chromium is not None and session.context.browser is chromium.browser:
+                words = str(error).splitlines()[:1] or [type(error).__name__]
+                log.warning("a session could not be closed, so the browser is ended: %s", words[0])
                 self._chromium, self._fresh, self._used = None, [], []
                 await chromium.close()
 
