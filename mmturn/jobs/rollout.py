@@ -7,15 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmturn.build import Policy
+from mmturn.engines.gui_oracle import PlayedScript
 from mmturn.engines.oracle import LookScript
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.engines.span_oracle import SpanScript
+from mmturn.envs.gui.browser.env import BrowserEnv
 from mmturn.envs.video_qa import VideoQA
 from mmturn.envs.video_stream import VideoStream
 from mmturn.errors import ConfigError
 from mmturn.interfaces import Engine, Rubric
 from mmturn.recipe import OracleConfig
 from mmturn.rollout import RolloutConfig, episodes
+from mmturn.rollout.seeds import seed_of
 from mmturn.store.trajectories import TrajectoryWriter
 from mmturn.tools.frames import SpanConfig, SpanTool
 from mmturn.types import Action, Request, Task, Trajectory
@@ -60,20 +63,25 @@ def store_rollouts(
 
 
 def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig, beside: float = 0.0) -> ScriptedEngine:
-    """An engine that looks where the gold boxes or stretches are, as broadly as the settings say, or ``beside`` boxes;
-    questions of a stream it answers at once. Raises ConfigError for videos without a tool that shows stretches."""
+    """An engine that looks where the gold boxes or stretches are, as broadly as the settings say, or ``beside`` boxes.
+    Questions of a stream it answers at once; tasks of the browser are played by their scripted solutions. Raises
+    ConfigError for videos without a tool that shows stretches."""
     env = policy.make_env()
     if isinstance(env, VideoStream):
         return ScriptedEngine(_told(policy, env, tasks, config), policy.renderer)
+    if isinstance(env, BrowserEnv):
+        seed = policy.recipe.seed
+        script = PlayedScript(tasks, policy.grammar, env, lambda task: seed_of("environment", seed, task.id, 0))
+        return ScriptedEngine(script, policy.renderer)
     if isinstance(env, VideoQA):
         watching = _watcher(policy, env, tasks, config)
         return ScriptedEngine(lambda request: watching(request) or "", policy.renderer)
     tool = env.tools[0].name if config.look else ""
-    script = LookScript(
+    looking = LookScript(
         tasks, policy.grammar, tool=tool, scale=config.scale, jitter=config.jitter, offset=config.offset,
         look=config.look, beside=beside,
     )  # fmt: skip
-    return ScriptedEngine(lambda request: script(request) or "", policy.renderer)
+    return ScriptedEngine(lambda request: looking(request) or "", policy.renderer)
 
 
 def _watcher(policy: Policy, env: VideoQA, tasks: Sequence[Task], config: OracleConfig) -> SpanScript:

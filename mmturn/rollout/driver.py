@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -88,9 +89,10 @@ class Driver:
 
     def run(self, episodes: Iterable[Episode]) -> Iterator[Trajectory]:
         """Run all episodes; trajectories come out as they finish (with ``deterministic``, in a fixed order)."""
-        for episode in episodes:
-            self._start(episode)
-        while self._running:
+        waiting = deque(episodes)
+        while self._running or waiting:
+            while waiting and (not self.config.episodes or len(self._running) < self.config.episodes):
+                self._start(waiting.popleft())
             self._gather_steps()
             for completion in self.engine.collect(self._patience()):
                 self._alone(completion.request_id, partial(self._on_completion, completion))
