@@ -1,12 +1,13 @@
 """Asking for a stretch of a video against seeing as many frames at once, and a gate on turn rewards against none.
 
-    python -m benchmarks.watch_again --seeds 0 1 2 --set model.path=OUT --out runs/watch_again
+    python -m benchmarks.watch_again --seeds 0 1 2 --tasks 160 --out runs/watch_again
 
-OUT is the cold start that `python -m train.nano.video` made. For each seed it is trained by the outcome alone, and by
+The cold start is the policy of videos that ships. For each seed it is trained by the outcome alone, and by
 turn rewards (the overlap of what it was shown with the gold stretch) with a gate on the answer and without one; the
 single-turn control learns from it to answer at once, and gets the same RL, with more frames at once than the others see
-in all. Also, with OUT's answers: stretches at random places and gold stretches. All are judged on the same held-out
-tasks at temperature 0.5. A killed run goes on at the policy where it was.
+in all. Also, with its answers: stretches at random places and gold stretches, and what their frames settle, which a
+reader without error would answer. All are judged on the same held-out tasks at temperature 0.5. A killed run goes on at
+the policy where it was.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.jobs.sft import sft_policy
 from mmturn.jobs.train import train_policy
 from mmturn.recipe import Recipe, read_recipe
-from mmturn.rewards.seen import spans_by_turn
+from mmturn.rewards.seen import frames_by_turn, spans_by_turn
 from mmturn.store.trajectories import read_trajectories
+from mmturn.tasks.video_world import Film, sample_film
 from mmturn.types import Task
 
 MULTI, SINGLE, COLD = "nano_video_rl", "nano_video_single_rl", "nano_video_single_sft"
@@ -42,7 +44,7 @@ TURN_REWARDS = (
 )
 GATE = "method.shape=[{name: gate, threshold: 0.5, passes: above}]"
 NO_GATE = "method.shape=[]"
-LENGTH_S = 4.0
+LENGTH_S = 3.0
 """Length of the scripted stretches."""
 
 
@@ -91,6 +93,22 @@ def scripted(policy: Policy, tasks: Sequence[Task], anywhere: bool) -> Engine:
     return MixedEngine(script, policy.engine(), policy.renderer)
 
 
+def without_error(recipe: Recipe, out: Path, name: str, seed: int) -> Measured:
+    """Of the episodes in ``out``, the share in which the opening and the first stretch settle the question. A reader
+    without error answers these, and guesses no other."""
+    films: dict[str, Film] = {}
+    settled, frames, n = 0, 0, 0
+    for trajectory in read_trajectories(out):
+        task = trajectory.task
+        opening, shown = frames_by_turn(trajectory)[:2]
+        split, number = task.meta["film"].split("/")
+        film = films.setdefault(task.meta["film"], sample_film(int(number), split, recipe.data.levels))
+        event = next(e for e in film.events if (e.start_s, e.end_s) == (task.spans[0].start_s, task.spans[0].end_s))
+        settled += event.settled([frame.second for frame in (*opening, *shown)])
+        frames, n = frames + len(opening) + len(shown), n + 1
+    return Measured(name, seed, settled / n, settled / n, frames / n, n / max(settled, 1), n)
+
+
 def trained(recipe: Recipe, out: Path, console: Console) -> Recipe:
     """The recipe on the policy that its RL made."""
     return with_model(recipe, _learned(train_policy, recipe, out, console))
@@ -131,6 +149,8 @@ def run_seed(
     for name, look in (("stretches at random places", "random"), ("gold stretches", "gold")):
         if name not in done:
             done[name] = evaluated(multi, tasks, out / look, name, seed, look)
+        read = f"{name}, read without error"
+        done[read] = without_error(multi, out / look, read, seed)
     for number, (name, make) in enumerate(policies(seed, out, overrides, console).items()):
         if name not in done:
             done[name] = evaluated(make(), tasks, out / f"eval-{number}", name, seed)

@@ -36,11 +36,7 @@ def on_screen(film: Film, number: int, event: Event) -> list[str]:
 
 
 def settled(event: Event, numbers: list[int]) -> bool:
-    """Whether the frames show all that decides."""
-    times = [number / RATE for number in numbers]
-    if event.level == "order":
-        return all(any(sign.start_s <= t < sign.end_s for t in times) for sign in event.signs)
-    return any(event.start_s <= t < event.end_s for t in times)
+    return event.settled([number / RATE for number in numbers])
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +144,13 @@ def test_uniform_frames_miss_it_and_a_look_finds_it() -> None:
         first, last = int(max(middle - 1.5, 0) * RATE), int(min(middle + 1.5, LENGTH_S) * RATE) - 1
         looks.append(settled(event, uniform(first, last, 8, "down")))
     assert np.mean(looks) > 0.99
+
+
+def test_an_order_is_settled_by_both_signs() -> None:
+    for _, event in events("order"):
+        middles = [(sign.start_s + sign.end_s) / 2 for sign in event.signs]
+        assert event.settled(middles) and not event.settled(middles[:1]) and not event.settled(middles[1:])
+        assert not event.settled([])
 
 
 def test_a_cue_is_there_to_be_seen_in_the_opening() -> None:

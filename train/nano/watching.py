@@ -58,11 +58,8 @@ def frames_between(start_s: int, end_s: int) -> list[int]:
 
 
 def seen(event: Event, frames: list[int]) -> bool:
-    """Whether the frames settle the question: all that decides was on screen in one of them."""
-    times = [number / RATE for number in frames]
-    if event.level == "order":
-        return all(any(s.start_s <= t < s.end_s for t in times) for s in event.signs)
-    return any(event.start_s <= t < event.end_s for t in times)
+    """Whether the frames settle the question."""
+    return event.settled([number / RATE for number in frames])
 
 
 def watch(film: Film, event: Event, teacher: Teacher, rng: np.random.Generator) -> Watched:

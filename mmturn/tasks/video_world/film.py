@@ -77,6 +77,13 @@ class Event:
     answer: str
     kind: str = ""
 
+    def settled(self, seconds: Sequence[float]) -> bool:
+        """Whether frames at these times show all that decides: of an order, both signs."""
+        decisive = [(sign.start_s, sign.end_s) for sign in self.signs] if self.level == "order" else []
+        return all(
+            any(start <= second < end for second in seconds) for start, end in decisive or [(self.start_s, self.end_s)]
+        )
+
 
 @dataclass(frozen=True)
 class Shot:
