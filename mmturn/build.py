@@ -21,8 +21,7 @@ from mmturn.rollout import Driver, InlineHost, RolloutConfig, ThreadHost
 from mmturn.rollout.workers.link import Start
 from mmturn.rollout.workers.pool import WorkerPool
 from mmturn.rollout.workers.remote import WorkerHost, stand_in
-from mmturn.rollout.workers.settings import check_workers
-from mmturn.rollout.workers.starting import make_pool
+from mmturn.rollout.workers.starting import check_workers, make_pool
 from mmturn.types import Json, Request
 
 

@@ -16,8 +16,8 @@ from mmturn.rollout import Driver, RolloutConfig, episodes
 from mmturn.rollout.workers.link import Gone, Start
 from mmturn.rollout.workers.process import ProcessLink
 from mmturn.rollout.workers.remote import WorkerHost, stand_in
-from mmturn.rollout.workers.settings import WorkersConfig, check_workers
-from mmturn.rollout.workers.starting import make_pool
+from mmturn.rollout.workers.settings import WorkersConfig
+from mmturn.rollout.workers.starting import check_workers, make_pool
 from mmturn.testing.fakes import CharRenderer, PlanEngine, TextWorld, WordGrammar
 from mmturn.types import MEASURED, StopReason, Task
 

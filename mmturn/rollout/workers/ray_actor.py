@@ -7,13 +7,17 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import shutil
+import socket
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mmturn.errors import ConfigError
 from mmturn.resources import child_environment
@@ -23,7 +27,12 @@ from mmturn.types import Json
 
 _CALLS = 64
 """Questions that one actor answers at once."""
-_LOOPBACK = "127.0.0.1"
+_ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+# 0 is Ray's way to say that there is one machine: its servers listen on loopback.
+_ALONE = {_ONE_MACHINE: "0", "RAY_AUTH_MODE": "token"}
+"""Environment of a cluster of this machine alone; its token is drawn anew, and written nowhere."""
+_REACH_S = 5.0
+_END_S = 5.0
 _PREFIX = "mmturn-ray-"
 _STORE_BYTES = 80 << 20  # the least that Ray takes: pictures are small, and go by the answers
 _LOCK = threading.Lock()
@@ -93,10 +102,12 @@ class RayLink:
         if not self._ray.is_initialized():
             return
         try:
-            self._ray.get([self._actor.end.remote(), self._actor.__ray_terminate__.remote()], timeout=timeout_s)
-        except RayError as error:
-            if isinstance(error, GetTimeoutError):
-                self.kill()
+            self._ray.get(self._actor.end.remote(), timeout=timeout_s)
+            self._ray.get(self._actor.__ray_terminate__.remote(), timeout=timeout_s)  # what it does at its exit too
+        except GetTimeoutError:
+            self.kill()
+        except RayError:
+            return  # it has ended
 
     def _sent(self, head: dict[str, Json]) -> Any:
         if head["do"] == "ping":
@@ -108,6 +119,9 @@ def joined_cluster(address: str, count: int) -> Any:
     """The module ``ray``, joined to a cluster: the one that this process is in already, the one at ``address``, or one
     of this machine alone, which listens on loopback and ends with this process. Raises ConfigError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported home
+    if not address and "ray" not in sys.modules:  # it reads them as it is imported
+        for name, value in {**_ALONE, "RAY_AUTH_TOKEN": secrets.token_hex(16)}.items():
+            os.environ.setdefault(name, value)
     import ray
 
     with _LOCK:
@@ -116,6 +130,7 @@ def joined_cluster(address: str, count: int) -> Any:
         settings: dict[str, Any] = {"namespace": "mmturn", "logging_level": logging.WARNING}
         try:
             if address:
+                _check_reachable(address)
                 ray.init(address=address, **settings)
             else:
                 _start_cluster(ray, count, settings)
@@ -126,11 +141,16 @@ def joined_cluster(address: str, count: int) -> Any:
 
 
 def _start_cluster(ray: Any, count: int, settings: dict[str, Any]) -> None:
+    if os.environ.get(_ONE_MACHINE) != "0":
+        raise RuntimeError(f"ray was imported before {_ONE_MACHINE}=0 was set, and would listen beyond loopback")
     folder = _folder()
 
     def end() -> None:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        until = time.monotonic() + _END_S  # its processes write for as long as they live
+        while folder.exists() and time.monotonic() < until:
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.05)
 
     atexit.register(end)
     before = os.environ.get("PYTHONPATH")
@@ -138,13 +158,20 @@ def _start_cluster(ray: Any, count: int, settings: dict[str, Any]) -> None:
     try:
         ray.init(
             num_cpus=count, num_gpus=0, include_dashboard=False, object_store_memory=_STORE_BYTES,
-            _node_ip_address=_LOOPBACK, _temp_dir=str(folder), **settings,
+            _temp_dir=str(folder), **settings,
         )  # fmt: skip
     finally:
         if before is None:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes. Raises OSError and ValueError."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.port is not None:
+        socket.create_connection((parts.hostname or "", parts.port), _REACH_S).close()
 
 
 def _folder() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,9 +44,3 @@ class WorkersConfig:
             )
         if self.address and self.kind != "ray":
             raise ConfigError(f"rollout.workers.address is for kind ray, but kind is {self.kind}")
-
-
-def check_workers(config: WorkersConfig) -> None:
-    """Raises ConfigError for workers that this machine cannot have."""
-    if config.kind == "ray" and importlib.util.find_spec("ray") is None:
-        raise ConfigError("rollout.workers.kind is ray, but ray is not installed: pip install mmturn[ray]")
