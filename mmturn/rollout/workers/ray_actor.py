@@ -42,20 +42,27 @@ class RayWorker:
     """The actor: JSON text and bytes in, the same out, so that Ray's pickle carries nothing else."""
 
     def __init__(self, make: str, settings: str) -> None:
-        self._service = Service(Start(make, json.loads(settings)))
+        self._service: Service | None = None
+        self._fault = ""
+        try:
+            self._service = Service(Start(make, json.loads(settings)))
+        except Exception as error:  # told when it is asked: Ray aborts an actor that cannot be made, with a long trace
+            self._fault = f"{type(error).__name__}: {error}"
 
     def answer(self, head: str) -> tuple[str, Sequence[bytes]]:
         """See ``Service.answer``."""
+        assert self._service is not None, "the first sign of life told that it could not start"
         message = self._service.answer(json.loads(head))
         return json.dumps(message.head), message.blobs
 
     def ping(self) -> str:
-        """A sign of life, from a thread of its own."""
-        return "{}"
+        """A sign of life, from a thread of its own; what was wrong with the start, else nothing."""
+        return self._fault
 
     def end(self) -> None:
         """Close the environments."""
-        self._service.close()
+        if self._service is not None:
+            self._service.close()
 
 
 class RayLink:
@@ -78,6 +85,8 @@ class RayLink:
         except RayError as error:
             raise Gone(f"failed: {_last_line(error)}") from error
         if isinstance(got, str):
+            if got:
+                raise Gone(f"could not start: {got}")
             return Message({})
         text, blobs = got
         return Message(json.loads(text), blobs)
