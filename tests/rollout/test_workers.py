@@ -92,6 +92,21 @@ def test_a_step_without_end_costs_its_episode_alone_and_the_worker_gets_no_more(
     assert pool.restarts == 1 and gone(done["slow"].turns[0].facts["pid"])
 
 
+def test_a_worker_with_a_step_without_end_ends_with_its_other_episodes():
+    pool = pool_of(1, {"slow_s": 60.0}, timeout_s=1.0)
+    slow, other = (stand_in(TextWorld(), pool, None)() for _ in range(2))
+    look = WordGrammar().parse("look", (), (), 0)
+    pid = slow.reset(Task("slow", "?"), 0).facts["pid"]
+    other.reset(Task("other", "?"), 0)
+    with pytest.raises(TimeoutError):
+        slow.step(look)
+    assert other.step(look).observation.text == "seen", "it goes on with what it has"
+    assert slow.reset(Task("next", "?"), 0).facts["pid"] != pid, "and gets nothing new"
+    other.close()
+    assert gone(pid)
+    pool.close()
+
+
 def test_an_unwell_worker_is_replaced_before_it_gets_an_episode():
     pool = pool_of(1, health_timeout_s=0.5, restart_backoff_s=0.3)
     env = stand_in(TextWorld(), pool, None)()

@@ -121,14 +121,15 @@ class WorkerPool:
 
     def release(self, worker: Worker, number: int) -> None:
         """An environment is not needed any more."""
-        worker.link.post({"do": "close", "env": number})
+        if not worker.given_up:
+            worker.link.post({"do": "close", "env": number})
         with self._lock:
             worker.envs.discard(number)
             done = worker.given_up and not worker.envs and worker in self._old
             if done:
                 self._old.remove(worker)
         if done:
-            worker.link.kill()
+            threading.Thread(target=worker.link.close, args=(_CLOSE_S,), daemon=True).start()
 
     def close(self) -> None:
         """End all workers, gently first."""

@@ -92,6 +92,7 @@ class RemoteEnv:
             raise EnvError(f"worker {worker.name} {error}") from error
         except TimeoutError as error:
             self._give_up(worker, limit_s)
+            self.close()
             raise TimeoutError(f"no result within {limit_s:g} s") from error
         if "error" in answer.head:
             told = answer.head["error"]
