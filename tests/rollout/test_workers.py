@@ -178,6 +178,67 @@ def test_workers_end_with_a_parent_that_is_killed():
     assert done.returncode == -signal.SIGKILL and gone(int(done.stdout))
 
 
+BROWSER_OWNER = """
+import os, signal
+import psutil
+from mmturn.components import env_settings
+from mmturn.families.nano.spec import FAMILY
+from mmturn.recipe import Recipe
+from mmturn.rollout.workers.link import Start
+from mmturn.rollout.workers.process import ProcessLink
+from mmturn.store.codec import encode
+from mmturn.tasks.gui.miniwob import miniwob_task
+from mmturn.types import Task
+settings = env_settings(Recipe(env={"name": "browser"}, tools=()), FAMILY)
+link = ProcessLink(Start("mmturn.components:env_of", settings))
+task = encode(miniwob_task("click-test", 0), Task)
+answer = link.call({"do": "reset", "env": 0, "task": task, "seed": 0}, 60)
+assert len(answer.blobs) == 1, answer
+print(*[process.pid for process in psutil.Process().children(recursive=True)], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.browser
+def test_a_browser_of_a_worker_ends_with_a_parent_that_is_killed(chromium, tmp_path):
+    for package in ("psutil", "playwright", "miniwob"):
+        pytest.importorskip(package)
+    done = subprocess.run(
+        [sys.executable, "-c", BROWSER_OWNER], stdout=subprocess.PIPE, text=True, timeout=90, check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    pids = list(map(int, done.stdout.split()))
+    assert done.returncode == -signal.SIGKILL and len(pids) > 2, "the worker, and Chromium's processes"
+    assert all(gone(pid) for pid in pids) and not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+LIGHT = """
+import sys
+from mmturn.components import env_settings
+from mmturn.families.nano.spec import FAMILY
+from mmturn.recipe import Recipe
+from mmturn.rollout.workers import serve
+from mmturn.rollout.workers.link import Start
+serve.Service(Start("mmturn.components:env_of", env_settings(Recipe(), FAMILY)))
+print([name for name in ("torch", "transformers", "ray", "playwright", "av") if name in sys.modules])
+"""
+
+
+def test_a_worker_starts_without_torch():
+    done = subprocess.run([sys.executable, "-c", LIGHT], stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_that_reads_no_more_is_killed():
+    link = ProcessLink(Start(WORLD, {}))
+    link.call({"do": "ping"}, 30)
+    os.kill(link.pid, signal.SIGSTOP)
+    with pytest.raises(Gone, match="read no more"):
+        link.call({"do": "reset", "env": 0, "task": "x" * (1 << 20), "seed": 0}, 0.5)
+    assert gone(link.pid)
+    link.close(1.0)
+
+
 def test_a_link_tells_of_a_worker_that_ends_under_it():
     link = ProcessLink(Start(WORLD, {}))
     link.call({"do": "ping"}, 30)

@@ -12,9 +12,7 @@ from PIL import Image
 from mmturn.errors import DataError, EnvError
 from mmturn.geometry import Size
 from mmturn.media.store import Again, ImageStore
-from mmturn.media.video.reader import shared_videos
 from mmturn.media.video.settings import VideoConfig
-from mmturn.media.video.showing import FrameOf
 from mmturn.store.codec import decode, encode
 from mmturn.types import ImageRef, Json, View
 
@@ -68,6 +66,10 @@ def _same_file(store: ImageStore, path: str, ref: ImageRef) -> bool:
 
 def _video_of(again: Again | None) -> dict[str, Json]:
     """Which frame a picture is."""
+    if again is None:
+        return {}
+    from mmturn.media.video.showing import FrameOf  # with its decoders, which only videos need
+
     if not isinstance(again, FrameOf):
         return {}
     reader = again.reader
@@ -88,4 +90,7 @@ def _again(video: Mapping[str, Any] | None) -> Again | None:
 
 
 def _frame(path: str, config: VideoConfig, index: int, size: Size) -> Image.Image:
+    from mmturn.media.video.reader import shared_videos
+    from mmturn.media.video.showing import FrameOf
+
     return FrameOf(shared_videos(config).open(path), index, size)()

@@ -98,10 +98,12 @@ class ProcessLink:
             if self._process.stdin.closed:
                 raise Gone(self._ended)
             number, rest = self._process.stdin.fileno(), memoryview(data)
+            ready = select.poll()
+            ready.register(number, select.POLLOUT)
             while rest:
-                if not select.select([], [number], [], max(deadline - time.monotonic(), 0.0))[1]:
+                if not ready.poll(max(deadline - time.monotonic(), 0.0) * 1000):
                     self._process.kill()
-                    raise TimeoutError("the worker reads no more")
+                    raise Gone("read no more, and was killed")
                 with contextlib.suppress(BlockingIOError):
                     rest = rest[os.write(number, rest) :]
         except OSError as error:
