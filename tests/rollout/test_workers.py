@@ -220,7 +220,7 @@ from mmturn.recipe import Recipe
 from mmturn.rollout.workers import serve
 from mmturn.rollout.workers.link import Start
 serve.Service(Start("mmturn.components:env_of", env_settings(Recipe(), FAMILY)))
-print([name for name in ("torch", "transformers", "ray", "playwright", "av") if name in sys.modules])
+print([name for name in ("torch", "transformers", "ray", "playwright") if name in sys.modules])
 """
 
 
