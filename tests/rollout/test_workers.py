@@ -57,13 +57,13 @@ def gone(pid: int) -> bool:
 
 def test_faults_in_workers_fail_their_own_episodes():
     names = ["good", "dies", "stops", "exits", "raises", "number", "object", "fine", "well"]
-    pool = pool_of(2, timeout_s=1.5, health_timeout_s=0.5, restart_backoff_s=0.05)
+    pool = pool_of(2, timeout_s=2.0, health_timeout_s=1.0, restart_backoff_s=0.05)
     done = {t.task.id: t for t in roll(pool, names, episodes=1)}
     assert {t.stop for name, t in done.items() if name in ("good", "fine", "well")} == {StopReason.ANSWERED}
     failed = {name: t for name, t in done.items() if name not in ("good", "fine", "well")}
     assert {t.stop for t in failed.values()} == {StopReason.ENV_FAILED}
     assert "was killed (SIGKILL)" in failed["dies"].error and "process-0.1" in failed["dies"].error
-    assert "hung, and was killed after 1.5 s" in failed["stops"].error
+    assert "hung, and was killed after 2 s" in failed["stops"].error
     assert failed["exits"].error == "SystemExit: 3" and failed["raises"].error == "RuntimeError: segfault"
     assert "step a Step, got 5" in failed["number"].error and "cannot be stored" in failed["object"].error
     assert pool.restarts == 2
@@ -75,7 +75,7 @@ def test_faults_in_workers_fail_their_own_episodes():
 
 def test_a_slow_world_holds_nobody_up():
     names = ["slow"] + [f"t{number}" for number in range(7)]
-    pool = pool_of(1, {"slow_s": 0.6})
+    pool = pool_of(1, {"slow_s": 1.2})
     begun, ends = time.monotonic(), {}
     for trajectory in roll(pool, names):
         ends[trajectory.task.id] = time.monotonic() - begun
@@ -130,8 +130,8 @@ def test_the_backoff_grows_with_failures_in_a_row_and_is_bounded():
         worker, _ = pool.take()
         before = time.monotonic()
         pool.lost(worker, "failed")
-        waits.append(round(place.not_before_s - before, 1))
-    assert waits == [0.1, 0.2, 0.4, 0.4]
+        waits.append(place.not_before_s - before)
+    assert waits == pytest.approx([0.1, 0.2, 0.4, 0.4], abs=0.09)
     env = stand_in(TextWorld(), pool, None)()
     env.reset(Task("a", "?"), 0)
     assert place.failures == 0, "an episode began: it works again"
