@@ -61,7 +61,7 @@ $(STAMP): setup.py $(CONSTRAINTS)
 	  fi; \
 	  echo "made $(VENV) with $$found"; \
 	fi
-	$(PY) -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,gui]'
+	$(PY) -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,gui,ray]'
 	@touch $@
 
 setup-gui: setup

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mmturn.batching.patches import Patches
-from mmturn.components import env_parts, made, make_context, make_grammar, make_tools
+from mmturn.components import env_factory, env_parts, env_settings, make_context, make_grammar, make_tools
 from mmturn.credit.method import Method
 from mmturn.engines.hf import HFEngine
 from mmturn.families import family_of
-from mmturn.families.spec import Family
-from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment, Tool
+from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment
 from mmturn.media import ImageStore
 from mmturn.models.files import model_folder
 from mmturn.models.load import LoadedModel, load_configured
@@ -19,7 +18,11 @@ from mmturn.recipe import Recipe
 from mmturn.rendering.renderer import Renderer
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout import Driver, InlineHost, RolloutConfig, ThreadHost
-from mmturn.types import Request
+from mmturn.rollout.workers.link import Start
+from mmturn.rollout.workers.pool import WorkerPool
+from mmturn.rollout.workers.remote import WorkerHost, stand_in
+from mmturn.rollout.workers.starting import check_workers, make_pool
+from mmturn.types import Json, Request
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Policy:
     """Of the store's images."""
     make_env: Callable[[], Environment]
     context: ContextPolicy
+    env_settings: Json
+    """What workers make the same environments of."""
 
     def engine(self, *, forced: Callable[[Request], Sequence[int]] | None = None) -> HFEngine:
         """An engine on the loaded weights; ``forced``: see HFEngine."""
@@ -55,9 +60,11 @@ class Policy:
     def driver(self, engine: Engine, rollout: RolloutConfig | None = None) -> Driver:
         """The multi-turn loop on an engine."""
         config = rollout or self.recipe.rollout
+        pool = make_pool(config, Start("mmturn.components:env_of", self.env_settings))
+        make_env = self.make_env if pool is None else stand_in(self.make_env(), pool, self.store)
         meta = {"model": str(self.loaded.folder.name), "banned_ids": list(self.renderer.banned_ids)}
         return Driver(
-            engine, self.renderer, self.grammar, self.make_env, make_host(config), config,
+            engine, self.renderer, self.grammar, make_env, make_host(config, pool), config,
             context=self.context, prepare=self.patches, meta=meta,
         )  # fmt: skip
 
@@ -70,6 +77,7 @@ def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore |
     context = make_context(recipe.context, allow_code)
     rubric_of(recipe.reward, allow_code)
     Method(recipe.method, allow_code)
+    check_workers(recipe.rollout.workers)
     loaded = load_configured(recipe.model, activation_checkpointing=recipe.training.activation_checkpointing)
     images = store or ImageStore(view_bytes=0)  # views are kept as patches
     return Policy(
@@ -81,25 +89,15 @@ def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore |
         Patches(images, loaded.family),
         env_factory(recipe, loaded.family, images, tools, allow_code),
         context,
+        env_settings(recipe, loaded.family, allow_code),
     )
 
 
-def env_factory(
-    recipe: Recipe, family: Family, store: ImageStore, tools: list[Tool], allow_code: bool = False
-) -> Callable[[], Environment]:
-    """Makes environments; the settings are checked now."""
-    cls, config = env_parts(recipe, family, allow_code)
-
-    def make() -> Environment:
-        env: Environment = cls(config, store, family.size_rule, tools)
-        return env
-
-    made(make, "env")
-    return make
-
-
-def make_host(config: RolloutConfig) -> EnvHost:
-    """Threads beside the engine, or the caller's thread for a single worker in deterministic runs."""
+def make_host(config: RolloutConfig, pool: WorkerPool | None = None) -> EnvHost:
+    """Threads beside the engine, or the caller's thread for a single worker in deterministic runs. With a pool, what
+    waits for its workers."""
+    if pool is not None:
+        return WorkerHost(pool)
     if config.deterministic and config.env_workers == 1:
         return InlineHost()
     return ThreadHost(config.env_workers, config.env_timeout_s)

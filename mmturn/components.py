@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mmturn.errors import ConfigError, MmturnError
 from mmturn.families.spec import Family
-from mmturn.interfaces import ActionGrammar, ContextPolicy, Tool
+from mmturn.interfaces import ActionGrammar, ContextPolicy, Environment, Tool
 from mmturn.recipe import Named, Recipe, settings_of
 from mmturn.registry import CONTEXTS, ENVS, GRAMMARS, TOOLS, names_code
 from mmturn.schema import build
+from mmturn.store.codec import decode, encode
 from mmturn.types import Json
+
+if TYPE_CHECKING:
+    from mmturn.media.store import ImageStore
 
 
 def make_grammar(component: Named, family: Family, allow_code: bool = False) -> ActionGrammar:
@@ -71,6 +77,47 @@ def env_parts(recipe: Recipe, family: Family, allow_code: bool = False) -> tuple
             f"env.shown_as is video, but the model family {family.name} has no video tokens: set env.shown_as: frames"
         )
     return cls, config
+
+
+def env_settings(recipe: Recipe, family: Family, allow_code: bool = False) -> Json:
+    """What ``env_of`` needs to make a recipe's environment in another process, as JSON values."""
+    return {
+        "env": encode(_placed(recipe.env), Any),  # type: ignore[arg-type]
+        "tools": [encode(_placed(tool), Any) for tool in recipe.tools],  # type: ignore[arg-type]
+        "family": encode(family, Family),
+        "allow_code": allow_code,
+    }
+
+
+def env_of(settings: Json, store: ImageStore) -> Environment:
+    """The environment of ``env_settings``."""
+    env: Named = decode(settings["env"], Any)  # type: ignore[arg-type]
+    tools: tuple[Named, ...] = tuple(decode(tool, Any) for tool in settings["tools"])  # type: ignore[arg-type]
+    recipe, family = Recipe(env=env, tools=tools), decode(settings["family"], Family)
+    return env_factory(recipe, family, store, make_tools(recipe, settings["allow_code"]), settings["allow_code"])()
+
+
+def env_factory(
+    recipe: Recipe, family: Family, store: ImageStore, tools: list[Tool], allow_code: bool = False
+) -> Callable[[], Environment]:
+    """Makes environments; the settings are checked now."""
+    cls, config = env_parts(recipe, family, allow_code)
+
+    def make() -> Environment:
+        env: Environment = cls(config, store, family.size_rule, tools)
+        return env
+
+    made(make, "env")
+    return make
+
+
+def _placed(component: Named) -> Named:
+    """A component whose code, where it names some, is named from the root: a worker has another folder."""
+    name = component["name"]
+    if not names_code(name):
+        return component
+    path, _, attribute = name.rpartition(":")
+    return {**component, "name": f"{Path(path).expanduser().resolve()}:{attribute}"}
 
 
 def with_tool(recipe: Recipe, name: str) -> Recipe:

@@ -176,6 +176,16 @@ class FramesAnswers(Protocol):
         ...
 
 
+@runtime_checkable
+class Served(Protocol):
+    """What an environment adds whose episodes run elsewhere; every turn's ``facts`` then say where."""
+
+    @property
+    def served_by(self) -> str:
+        """Name of the worker that runs the episode under way, or ran the last one; empty: none did."""
+        ...
+
+
 class EnvHost(Protocol):
     """Runs environments beside the engine."""
 

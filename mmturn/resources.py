@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mmturn.errors import ConfigError
@@ -18,6 +19,12 @@ def resource_root() -> Path:
     if (checkout / "setup.py").is_file() and (checkout / "train").is_dir():
         return checkout
     return _PACKAGE / "_data"
+
+
+def child_environment() -> dict[str, str]:
+    """The environment for a Python process that is to import this very mmturn."""
+    paths = [str(_PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def resource(name: str) -> Path:

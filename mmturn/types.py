@@ -23,7 +23,8 @@ GOLD_ERRORS = "gold_errors"
 """Key of ``Trajectory.meta``: index of a turn, as text -> why the gold answer could not be scored there."""
 
 MEASURED = "measured"
-"""Key of ``Turn.facts``: what a clock on the wall told: another each time, so that a replay does not compare it."""
+"""Key of ``Turn.facts``: what a clock on the wall told, and ``worker``, who ran the environment (see
+``interfaces.Served``): another each time, so that a replay does not compare it."""
 
 Provenance = Literal["t", "o", "i", "s", "p"]
 """Where a token comes from: t(emplate), o(bservation text), i(mage placeholder), s(ampled), p(layed, which is said by a

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmturn.build import env_factory
-from mmturn.components import make_tools
+from mmturn.components import env_factory, make_tools
 from mmturn.errors import ConfigError
 from mmturn.families import family_of
 from mmturn.media import ImageStore

@@ -32,6 +32,8 @@ WITHIN_LAYER = {("types", "geometry"), ("types", "errors"), ("geometry", "errors
     ("rewards", "credit"),
     # Protocols and their type aliases, over layer 0 alone
     ("media", "interfaces"),
+    # a process that decodes has to find this package
+    ("media", "resources"),
     # settings of all sections first, then the objects made of them, then what people do with those
     ("components", "recipe"),
     ("build", "recipe"),

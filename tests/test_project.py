@@ -42,20 +42,20 @@ def pins(file: str, python: str) -> dict[str, Version]:
 
 INSTALL = [Requirement(text) for text in listed("INSTALL")]  # type: ignore[attr-defined]
 DEV = [Requirement(text) for text in listed("EXTRAS")["dev"]]  # type: ignore[index]
-GUI = [Requirement(text) for text in listed("EXTRAS")["gui"]]  # type: ignore[index]
+EXTRA = [Requirement(text) for name in ("gui", "ray") for text in listed("EXTRAS")[name]]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("file", ["constraints.txt", "constraints-min.txt"])
 def test_every_dependency_is_pinned_within_its_bound(file: str, python: str) -> None:
     pinned = pins(file, python)
-    for requirement in [*INSTALL, *DEV, *GUI]:
+    for requirement in [*INSTALL, *DEV, *EXTRA]:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
 def test_the_oldest_set_is_the_lower_bounds() -> None:
     pinned = pins("constraints-min.txt", "3.11")
-    for requirement in [*INSTALL, *GUI]:
+    for requirement in [*INSTALL, *EXTRA]:
         (bound,) = requirement.specifier
         assert bound.operator == ">=" and pinned[canonicalize_name(requirement.name)] == Version(bound.version)
     assert pinned["torch"].release[:2] == (2, 11) and pinned["transformers"].release[:2] == (5, 19)

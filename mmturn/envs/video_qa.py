@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +12,9 @@ from mmturn.errors import ConfigError, DataError, EnvError
 from mmturn.geometry import Box, Transform
 from mmturn.interfaces import Look, SizeRule, Tool
 from mmturn.media.look import StoreLook
-from mmturn.media.video import Clock, FrameLook, VideoConfig, VideoReader, VideoStore
+from mmturn.media.video import Clock, FrameLook, VideoConfig, VideoReader
 from mmturn.media.video.footage import Footage
+from mmturn.media.video.reader import shared_videos
 from mmturn.media.video.sampling import pool, uniform
 from mmturn.tasks.videos.subtitles import Subtitle, at_moments, read_srt
 from mmturn.types import Action, Json, Observation, PixelBudget, Task, View
@@ -140,7 +140,7 @@ class VideoQA(VisualQA):
 
     def reader(self, video: str) -> VideoReader:
         """The reader of a video file. Raises DataError."""
-        return _videos(self.config.video).open(video)
+        return shared_videos(self.config.video).open(video)
 
     def footage(self, video: str) -> Footage:
         """What tools would see of a video file; nothing is shown. Raises DataError."""
@@ -242,9 +242,3 @@ class VideoQA(VisualQA):
         if "crop" in own:
             numbers = [self._frame_of.get(ref.sha256) for ref in view.sources]
             facts["crops"][-1] |= {"frame": numbers[0]} if view.clip is None else {"frames": numbers}
-
-
-@cache
-def _videos(config: VideoConfig) -> VideoStore:
-    """The readers of all environments of this process with these settings."""
-    return VideoStore(config)

@@ -50,6 +50,7 @@ def diagnose(folder: Path, model: str = "checkpoints/nano") -> Iterator[Finding]
     yield from _writable(folder)
     yield _browser()
     yield from _gui()
+    yield _ray()
     yield _versions()
     yield _step(model)
 
@@ -156,6 +157,14 @@ def _gui() -> Iterator[Finding]:
             yield Finding(what, "warn", f"missing: {', '.join(missing)}", f"optional: {INSTALL}")
         else:
             yield Finding(what, "ok", ", ".join(packages()[part]))
+
+
+def _ray() -> Finding:
+    """Looked up, not imported: its settings are read when it is."""
+    if importlib.util.find_spec("ray") is None:
+        advice = "optional, for environments on several machines (docs/workers.md): pip install mmturn[ray]"
+        return Finding("ray", "warn", "not installed", advice)
+    return Finding("ray", "ok", version("ray"))
 
 
 def _versions() -> Finding:

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from mmturn.build import Policy, env_factory, make_policy
-from mmturn.components import make_context, make_grammar, make_tools
+from mmturn.build import Policy, make_policy
+from mmturn.components import env_factory, make_context, make_grammar, make_tools
 from mmturn.errors import DataError
 from mmturn.families import family_of
 from mmturn.families.spec import Family

@@ -52,7 +52,7 @@ class ImageStore:
     Files put in are remembered by path and read again when needed, never copied until ``save``. Bytes and pictures put
     in are written to ``folder`` at once, or, without a folder, kept in memory for as long as the store lives, unless
     they can be made ``again``. At most ``decoded_bytes`` of decoded images and ``view_bytes`` of view pixels are kept,
-    the least recently used going first.
+    and with ``held_bytes`` so many bytes of what was put in, the least recently used going first.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class ImageStore:
         decoded_bytes: int = 1 << 29,
         view_bytes: int = 1 << 28,
         max_pixels: int = MAX_PIXELS,
+        held_bytes: int | None = None,
     ) -> None:
         self.folder = None if folder is None else Path(folder)
         self.max_pixels = max_pixels
@@ -71,6 +72,7 @@ class ImageStore:
         self._decoded: ByteCache[_Decoded] = ByteCache(
             decoded_bytes, lambda decoded: decoded.image.width * decoded.image.height * _BYTES_PER_PIXEL
         )
+        self._held: ByteCache[builtins.bytes] | None = None if held_bytes is None else ByteCache(held_bytes, len)
         self._views: ByteCache[NDArray[np.uint8]] = ByteCache(view_bytes, lambda pixels: pixels.nbytes)
 
     def put_file(self, path: str | Path) -> ImageRef:
@@ -99,9 +101,10 @@ class ImageStore:
             self._by_file[key] = ref
         return ref
 
-    def put_bytes(self, data: builtins.bytes, name: str = "image bytes") -> ImageRef:
-        """Take in an encoded image; ``name`` is what errors call it. Raises DataError as ``put_file`` does."""
-        return self._admit(bytes(data), name)
+    def put_bytes(self, data: builtins.bytes, name: str = "image bytes", again: Again | None = None) -> ImageRef:
+        """Take in an encoded image; ``name`` is what errors call it, ``again`` as in ``put_image``. Raises DataError as
+        ``put_file`` does."""
+        return self._admit(bytes(data), name, again=again)
 
     def put_image(self, image: Image.Image, again: Again | None = None) -> ImageRef:
         """Take in a picture, without loss, as PNG. It is converted to RGB as a file would be. Raises DataError.
@@ -164,6 +167,16 @@ class ImageStore:
         where = "; ".join(faults) or f"not in {', '.join(map(str, self._folders)) or 'memory'}"
         raise LostImageError(f"image {ref.sha256[:12]} cannot be found: {where}")
 
+    def file(self, ref: ImageRef) -> Path | None:
+        """The first file that is known to hold an image, unchecked; None: it came as bytes or as a picture."""
+        return next((place for place in self._places(ref) if isinstance(place, Path)), None)
+
+    def again(self, ref: ImageRef) -> Again | None:
+        """What makes a picture anew, where it was put in with that."""
+        with self._lock:
+            entry = self._entries.get(ref.sha256)
+        return None if entry is None else entry.again
+
     def has(self, ref: ImageRef) -> bool:
         """Whether some place is known that should hold the image; its bytes are not checked."""
         return any(not isinstance(place, Path) or place.is_file() for place in self._places(ref))
@@ -185,10 +198,10 @@ class ImageStore:
                 data = self.bytes(ref)
                 _write(Path(folder), ref.sha256, self._suffix(ref), data)
 
-    def _admit(self, data: builtins.bytes, name: str, path: Path | None = None) -> ImageRef:
+    def _admit(self, data: builtins.bytes, name: str, path: Path | None = None, again: Again | None = None) -> ImageRef:
         sha256 = hashlib.sha256(data).hexdigest()
         decoded = self._decoded.get(sha256, lambda: _Decoded(*decode(data, name, self.max_pixels)))
-        self._remember(sha256, decoded.suffix, data, path)
+        self._remember(sha256, decoded.suffix, data, path, again)
         return ImageRef(sha256, Size(*decoded.image.size))
 
     def _remember(
@@ -199,12 +212,15 @@ class ImageStore:
             path = _stored(self.folder, sha256) or _write(self.folder, sha256, suffix, data)
         with self._lock:
             entry = self._entries.setdefault(sha256, _Entry(suffix))
-            if path is None and again is not None:
-                entry.again = again
-            elif path is None:
+            if path is not None:
+                if path not in entry.paths:
+                    entry.paths.append(path)
+                return
+            entry.again = again or entry.again
+            if self._held is not None:
+                self._held.put(sha256, data)
+            elif again is None:
                 entry.data = data
-            elif path not in entry.paths:
-                entry.paths.append(path)
 
     def _decode(self, ref: ImageRef) -> _Decoded:
         image, suffix = decode(self.bytes(ref), f"image {ref.sha256[:12]}", self.max_pixels)
@@ -223,6 +239,8 @@ class ImageStore:
             paths = list(entry.paths) if entry is not None else []
             again = entry.again if entry is not None else None
             folders = list(self._folders)
+        if data is None and self._held is not None:
+            data = self._held.held(ref.sha256)
         if data is not None:
             yield data
         yield from paths

@@ -312,7 +312,7 @@ class Driver:
             ended = (self.renderer.end_id,) if completion.finish == "stop" else ()
             ids = (*self.renderer.encode_completion(completion.text), *ended)
         trained = not self.config.trained_seats or running.seat.name in self.config.trained_seats
-        running.record(ids, closing, error, {**running.opened, **facts}, trained)
+        running.record(ids, closing, error, running.noted(facts), trained)
         running.opened = {}
 
     def _finish(self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None) -> None:

@@ -7,10 +7,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmturn.interfaces import Environment
+from mmturn.interfaces import Environment, Served
 from mmturn.rollout.asking import Asked
 from mmturn.rollout.groups import Episode
-from mmturn.types import GOLD_ERRORS, POLICY, Action, Completion, Json, StopReason, Task, Trajectory, Turn, View
+from mmturn.types import (
+    GOLD_ERRORS,
+    MEASURED,
+    POLICY,
+    Action,
+    Completion,
+    Json,
+    StopReason,
+    Task,
+    Trajectory,
+    Turn,
+    View,
+)
 
 
 @dataclass
@@ -69,6 +81,13 @@ class Running:
     def sit(self, name: str) -> None:
         """It is this seat's turn, from now on."""
         self.seat = self._seats.setdefault(name, Seat(name))
+
+    def noted(self, facts: Mapping[str, Json]) -> dict[str, Json]:
+        """The facts of a turn: with those of the reset, where no turn had them yet, and with who served it."""
+        told = {**self.opened, **facts}
+        if isinstance(self.env, Served) and self.env.served_by:
+            told[MEASURED] = {**told.get(MEASURED, {}), "worker": self.env.served_by}
+        return told
 
     def note_gold(self, error: str) -> None:
         """The gold answer cannot be scored before the completion of the turn to come."""

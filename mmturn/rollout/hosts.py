@@ -35,10 +35,11 @@ class InlineHost:
 
 class ThreadHost:
     """Runs work on daemon threads. Work that outlasts ``limit_s`` is reported as TimeoutError and abandoned:
-    its thread is replaced, its late result is dropped."""
+    its thread is replaced, its late result is dropped. While all are busy, up to ``most`` threads are had,
+    for work that mostly waits."""
 
-    def __init__(self, workers: int = 2, limit_s: float = 120.0) -> None:
-        self._limit_s = limit_s
+    def __init__(self, workers: int = 2, limit_s: float = 120.0, *, most: int = 0) -> None:
+        self._limit_s, self._most = limit_s, most
         self._todo: queue.SimpleQueue[tuple[int, str, Callable[[], Any]] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[int, str, Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -54,6 +55,8 @@ class ThreadHost:
         self._serial += 1
         self._open[self._serial] = key
         self._todo.put((self._serial, key, work))
+        if self._threads < min(self._most, len(self._open)):
+            self._add_thread()
 
     def collect(self, timeout_s: float | None) -> list[tuple[str, Any]]:
         """Finished pairs, in the order in which they finished."""
@@ -98,6 +101,7 @@ class ThreadHost:
         for serial in late:
             key = self._open.pop(serial, None)
             if key is not None:
+                self._threads -= 1  # it ends when its work does
                 self._add_thread()
                 results.append((key, TimeoutError(f"no result within {self._limit_s:g} s")))
         return results

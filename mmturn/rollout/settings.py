@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from mmturn.errors import ConfigError
+from mmturn.rollout.workers.settings import WorkersConfig
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class RolloutConfig:
     last views shown again; or end the trajectory as invalid."""
     env_workers: int = 2
     """Threads that run environments beside the engine."""
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+    """Processes that run environments, in place of those threads."""
     episodes: int = 0
     """Episodes under way at once, each with an environment of its own; 0: all of a batch. For environments that hold
     much, as browsers do."""

@@ -237,7 +237,7 @@ def test_doctor_finds_this_machine_well(tmp_path: Path) -> None:
     findings = {finding.what: finding for finding in diagnose(tmp_path / "runs", model_folder())}
     assert [f for f in findings.values() if f.state == "missing"] == []
     assert "sampled" in findings["one turn"].found
-    assert {"python", "torch", "GPU", "video reader", "disk", "memory", "cores", "versions"} <= set(findings)
+    assert {"python", "ray", "torch", "GPU", "video reader", "disk", "memory", "cores", "versions"} <= set(findings)
     assert all(f.advice for f in findings.values() if f.state != "ok")
 
 
@@ -263,3 +263,5 @@ def test_doctor_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert doctor._versions().state == "warn" and "0.0.1" in doctor._versions().found
     monkeypatch.setenv("MMTURN_CHROMIUM", "no-such-browser")
     assert doctor._browser().state == "warn"
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    assert doctor._ray().state == "warn" and "pip install mmturn[ray]" in doctor._ray().advice

@@ -12,8 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from mmturn.batching.patches import Patches
-from mmturn.build import env_factory
-from mmturn.components import make_tools
+from mmturn.components import env_factory, make_tools
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.grammars.mgpo import MgpoConfig, MgpoGrammar
 from mmturn.grammars.tool_call import ToolCallConfig, ToolCallGrammar

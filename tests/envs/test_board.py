@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmturn.batching.rows import rows_of
-from mmturn.build import env_factory
-from mmturn.components import make_grammar
+from mmturn.components import env_factory, make_grammar
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.envs.board import Board
 from mmturn.errors import ConfigError, EnvError, ToolError

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from mmturn.batching.rows import rows_of
-from mmturn.build import env_factory
-from mmturn.components import make_grammar, make_tools
+from mmturn.components import env_factory, make_grammar, make_tools
 from mmturn.credit.graded import graded_of
 from mmturn.credit.pieces.shape import generation_gain
 from mmturn.engines.scripted import ScriptedEngine

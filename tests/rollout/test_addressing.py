@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmturn.build import env_factory
-from mmturn.components import make_context, make_tools
+from mmturn.components import env_factory, make_context, make_tools
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.errors import ToolError
 from mmturn.geometry import Size, Transform

@@ -12,12 +12,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import mmturn
 from mmturn.errors import DataError
 from mmturn.media.video.wire import MARK, MAX_WORDS, REPLY, Kind, write_request
+from mmturn.resources import child_environment
 
 _PIPE_BYTES = 1 << 20  # room for a frame, so that the two sides do not wait for one another
 _SLACK_S = 5.0  # a process outlives its idle limit by this, so that it never ends between a look at it and a request
@@ -57,12 +56,10 @@ class DecoderProcess:
         if self.alive:
             return
         self.stop()
-        root = str(Path(mmturn.__file__).resolve().parents[1])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mmturn.media.video.worker", str(self._idle_s + _SLACK_S)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=child_environment(),
         )  # fmt: skip
         self._owner, self._used = os.getpid(), time.monotonic()
         _widen(self._process)

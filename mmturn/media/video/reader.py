@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -80,6 +81,12 @@ class VideoStore:
         self.close()
 
 
+@cache
+def shared_videos(config: VideoConfig) -> VideoStore:
+    """The readers of all environments of this process with these settings."""
+    return VideoStore(config)
+
+
 class VideoReader:
     """One video. Its frames come from a process of its own, which is started, killed and replaced as needed."""
 
@@ -91,6 +98,11 @@ class VideoReader:
         self._setting: str = config.decoder
         self._lock = threading.Lock()
         self._process = DecoderProcess(info.path, config.request_limit_s, config.idle_limit_s)
+
+    @property
+    def config(self) -> VideoConfig:
+        """How it reads."""
+        return self._store.config
 
     def clock(self) -> Clock:
         """The exact time of every frame. An mp4's plain index tells it; other files are read through once, and decoded

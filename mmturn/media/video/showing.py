@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from PIL import Image
 
@@ -15,6 +14,19 @@ from mmturn.media.store import ImageStore
 from mmturn.media.video.reader import VideoReader
 from mmturn.media.views import fit
 from mmturn.types import Clip, ImageRef, PixelBudget, View
+
+
+@dataclass(frozen=True)
+class FrameOf:
+    """Makes the picture of a frame anew: what a store keeps in place of its bytes."""
+
+    reader: VideoReader
+    index: int
+    size: Size
+
+    def __call__(self) -> Image.Image:
+        """The picture. Raises DataError."""
+        return Image.fromarray(self.reader.frames([self.index], self.size)[0])
 
 
 @dataclass(frozen=True)
@@ -61,13 +73,9 @@ class FrameLook:
             missing = [index for index in dict.fromkeys(indices) if (digest, index, size) not in self._known]
         if missing:
             for index, frame in zip(missing, reader.frames(missing, size), strict=True):
-                again = partial(_frame, reader, index, size)
+                again = FrameOf(reader, index, size)
                 ref = self.store.put_image(Image.fromarray(frame), again=again)
                 with self._lock:
                     self._known[digest, index, size] = ref
         with self._lock:
             return [self._known[digest, index, size] for index in indices]
-
-
-def _frame(reader: VideoReader, index: int, size: Size) -> Image.Image:
-    return Image.fromarray(reader.frames([index], size)[0])
