@@ -91,7 +91,7 @@ def processes_of(folder: Path) -> list[int]:
 
 def _clear(folder: Path) -> None:
     """Processes first: they would write on. A killed one may have children that were just about to start."""
-    display, user = _claimed(folder)
+    display = _claimed(folder)[0]
     _kill(folder)
     if display is not None:
         _forget_display(display)

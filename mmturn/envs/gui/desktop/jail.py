@@ -1,4 +1,4 @@
-"""Who an episode's applications run as, and what they are kept from: command prefixes by ``setpriv`` and ``unshare``."""
+"""Who an episode's applications run as and what they are kept from: prefixes of commands, by setpriv and unshare."""
 
 from __future__ import annotations
 
