@@ -1,7 +1,7 @@
 """How fast the GUI environments are: MiniWoB++ episodes by scripted solutions, resets, steps, contexts; desktops.
 
-``python -m benchmarks.gui`` (an idle machine; ``--only desktop --contexts 4 --seconds 10``). Every episode is reset, seen as a
-screenshot, looked at by the scripted policy and solved; one that is not solved is counted and told.
+``python -m benchmarks.gui`` (an idle machine; ``--only desktop --contexts 4 --seconds 10``). Every episode is reset,
+seen as a screenshot, looked at by the scripted policy and solved; one that is not solved is counted and told.
 """
 
 from __future__ import annotations

