@@ -41,7 +41,7 @@ EXTRAS = {
     "wandb": ["wandb>=0.22"],
     "trackio": ["trackio>=0.19"],
     "ray": ["ray>=2.60"],
-    "gui": ["playwright>=1.65.2", "miniwob>=1.1.0"],
+    "gui": ["playwright>=1.65.2", "miniwob>=1.1.0", "python-xlib>=0.33"],
     "dev": [
         "pytest>=8.3",
         "pytest-cov>=6",
