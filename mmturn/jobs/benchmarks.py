@@ -102,6 +102,10 @@ def summary(report: EvalReport) -> str:
     lines += _stream_lines(report.overall)
     if report.overall.num_failed:
         lines.append(f"  {report.overall.num_failed} failed, not scored: {report.errors[0]}")
+    if report.not_runnable:
+        (name, reason), *_ = report.not_runnable.items()
+        count = report.overall.num_not_runnable
+        lines.append(f"  {count} not runnable here, not scored (report.json says why): {name}: {reason}")
     return "\n".join(lines)
 
 
