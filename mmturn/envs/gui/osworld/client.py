@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmturn.errors import ConfigError, EnvError
+from mmturn.errors import ConfigError, EnvError, NotRunnable
 from mmturn.types import Json
 
 PORT, CHROME_PORT, VLC_PORT = 5000, 9222, 8080
@@ -172,7 +172,12 @@ class Guest:
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         url = self.address.url(path)
-        return fetch(url, method, body if method == "POST" else None, headers, timeout_s or self.timeout_s)
+        try:
+            return fetch(url, method, body if method == "POST" else None, headers, timeout_s or self.timeout_s)
+        except HTTPStatus as error:
+            if error.status == 501:
+                raise NotRunnable(f"the guest does not have {path}: {error.said:.200}") from error
+            raise
 
     @staticmethod
     def _text(found: Any, key: str, path: str) -> str | None:

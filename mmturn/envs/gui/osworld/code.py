@@ -50,7 +50,8 @@ def quoted(text: str) -> str:
     whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     # JSON's escapes are Python's, but for characters beyond U+FFFF, which it writes as two halves.
     plain = json.dumps(whole, ensure_ascii=False)
-    return "".join(char if " " <= char <= "~" else _escape(char) for char in plain)
+    # A fence of backticks would end the code for who looks for it in a text.
+    return "".join(char if " " <= char <= "~" and char != "`" else _escape(char) for char in plain)
 
 
 def _escape(char: str) -> str:
