@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mmturn.envs.gui.browser.env import BrowserConfig, BrowserEnv
-from mmturn.envs.gui.browser.experts import Expert
+from mmturn.envs.gui.browser.experts import BrowserExpert
 from mmturn.envs.gui.browser.pool import Pool, PoolSettings, close_pools
 from mmturn.geometry import Size
 from mmturn.gui_actions import act
@@ -44,7 +44,7 @@ def player(name: str, times: Times, until: float, seeds: itertools.count[int]) -
         start = time.monotonic()
         shown = env.reset(task, 0)
         times.resets.append(time.monotonic() - start)
-        actions = Expert(env, task).next(len(shown.views))
+        actions = BrowserExpert(env, task).next(len(shown.views))
         step = env.step(actions)
         solved = step.terminated and step.facts["score"] == 1.0
         times.solved, times.unsolved = times.solved + solved, times.unsolved + (not solved)

@@ -162,6 +162,7 @@ ENVS = Registry(
         "self_check": "mmturn.envs.self_check:SelfCheck",
         "board": "mmturn.envs.board:Board",
         "browser": "mmturn.envs.gui.browser.env:BrowserEnv",
+        "desktop": "mmturn.envs.gui.desktop.env:DesktopEnv",
         "grounding": "mmturn.envs.grounding:Grounding",
         "navigation": "mmturn.envs.navigation:Navigation",
     },

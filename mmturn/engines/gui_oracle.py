@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from threading import Lock
 
-from mmturn.envs.gui.browser.env import BrowserEnv
-from mmturn.envs.gui.browser.experts import play
+from mmturn.envs.gui.experts import ScriptedEnv, play
 from mmturn.interfaces import ActionGrammar
 from mmturn.types import Action, Request, Task
 
 
 class PlayedScript:
-    """Answers with what solved a task before: each task is played once by its scripted solution, on a page of its own,
+    """Answers with what solved a task before: each task is played once by its scripted solution, in a world of its own,
     and what was done there is said turn by turn, one action each.
 
     Worlds show the same again for the same task and seed, so that the driver's own episode goes the same way; where it
@@ -21,7 +20,7 @@ class PlayedScript:
     """
 
     def __init__(
-        self, tasks: Iterable[Task], grammar: ActionGrammar, env: BrowserEnv, seed: Callable[[Task], int]
+        self, tasks: Iterable[Task], grammar: ActionGrammar, env: ScriptedEnv, seed: Callable[[Task], int]
     ) -> None:
         """``env``: where solutions are found, no other's; ``seed``: the environment's, of the episodes to come."""
         self.tasks: Mapping[str, Task] = {task.id: task for task in tasks}

@@ -19,6 +19,9 @@ CHROMIUMS = (
     "chrome",
 )
 """Names of executables, the quickest first."""
+DESKTOP_PROGRAMS = ("Xvfb", "openbox", "xclip", "mousepad", "galculator", "pcmanfm", "xterm")
+"""Executables of the desktop environment: the server, the window manager, the clipboard, the applications."""
+INSTALL_DESKTOP = "make setup-gui (or: pip install 'mmturn[gui]' and apt install {packages})"
 INSTALL = "make setup-gui (or: pip install 'mmturn[gui]' and apt install chromium-headless-shell)"
 
 
@@ -60,3 +63,19 @@ def chromium() -> str:
         names = os.environ.get("MMTURN_CHROMIUM") or ", ".join(CHROMIUMS)
         raise EnvError(f"the browser environment needs a Chromium, and there is no {names}: {INSTALL}")
     return found
+
+
+def missing_for_desktop() -> str:
+    """What the desktop environment lacks here, with what to install; empty: nothing."""
+    lacking = [name for name in DESKTOP_PROGRAMS if shutil.which(name) is None]
+    if importlib.util.find_spec("Xlib") is None:
+        lacking.insert(0, "the package python-xlib")
+    install = INSTALL_DESKTOP.format(packages=" ".join(packages()["desktop"]))
+    return f"the desktop environment needs {', '.join(lacking)}: {install}" if lacking else ""
+
+
+def desktop_programs() -> None:
+    """Raises EnvError that says what to install where a desktop cannot be started."""
+    missing = missing_for_desktop()
+    if missing:
+        raise EnvError(missing)

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 MARK = "MMTURN_GUI_SCRATCH"
 """Environment variable of every process that belongs to a scratch folder: its path."""
+_CLAIM = "display"
+"""File of a folder: the number of its X display, and the user of its applications."""
 
 
 class Scratch:
@@ -40,6 +42,18 @@ class Scratch:
     def environment(self) -> dict[str, str]:
         """What the processes of this scratch are started with."""
         return {MARK: str(self.path), "TMPDIR": str(self.path)}
+
+    def claim(self, display: int, user: int | None) -> None:
+        """Write down the X display that belongs to the folder, and the throw-away user whose processes do, so that
+        both are gone with it. Other users may then pass through the folder, and read nothing of it."""
+        (self.path / _CLAIM).write_text(f"{display} {'' if user is None else user}", encoding="ascii")
+        if user is not None:
+            self.home.chmod(0o711)
+            self.path.chmod(0o711)
+
+    def kill(self) -> None:
+        """Kill its processes."""
+        _kill(self.path)
 
     def clear(self) -> None:
         """Kill its processes and remove the folder; the parent too when nothing else is in it."""
@@ -77,15 +91,65 @@ def processes_of(folder: Path) -> list[int]:
 
 def _clear(folder: Path) -> None:
     """Processes first: they would write on. A killed one may have children that were just about to start."""
+    display = _claimed(folder)[0]
+    _kill(folder)
+    if display is not None:
+        _forget_display(display)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill(folder: Path) -> None:
+    user = _claimed(folder)[1]
     for _ in range(100):
-        pids = processes_of(folder)
+        pids = [*processes_of(folder), *(_processes_of_user(user) if user is not None else ())]
         if not pids:
             break
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.005)
+
+
+def display_paths(display: int) -> tuple[Path, Path]:
+    """Where an X server locks its number and listens: it removes both, unless it is killed."""
+    return Path(f"/tmp/.X{display}-lock"), Path(f"/tmp/.X11-unix/X{display}")
+
+
+def _claimed(folder: Path) -> tuple[int | None, int | None]:
+    try:
+        display, user = (folder / _CLAIM).read_text(encoding="ascii").split(" ")
+        return int(display), int(user) if user else None
+    except (OSError, ValueError):
+        return None, None
+
+
+def _forget_display(display: int) -> None:
+    """Remove what a killed X server left. A process that dies lets go of its memory first, and is there a bit longer;
+    a server that lives is another one."""
+    for _ in range(200):
+        if not _lives(display):
+            for path in display_paths(display):
+                path.unlink(missing_ok=True)
+            return
+        time.sleep(0.005)
+
+
+def _lives(display: int) -> bool:
+    """Whether a process holds the lock of an X display."""
+    try:
+        return bool(_started(int(display_paths(display)[0].read_text(encoding="ascii"))))
+    except (OSError, ValueError):
+        return False
+
+
+def _processes_of_user(user: int) -> list[int]:
+    """Whatever a throw-away user runs, also what has taken the folder's mark off."""
+    found = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}").stat().st_uid == user and _started(pid):
+                found.append(pid)
+    return found
 
 
 def _pids() -> Iterator[int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmturn.envs.gui.browser.elements import element_point, pick_option, selected_text
 from mmturn.envs.gui.browser.session import Session
+from mmturn.envs.gui.written import writable
 from mmturn.errors import ToolError
 from mmturn.geometry import Point
 from mmturn.types import Json
@@ -136,7 +137,7 @@ async def _type(session: Session, arguments: Arguments) -> None:
     if arguments["clear"]:
         await keyboard.press("Control+a")
         await keyboard.press("Delete")
-    text = _writable(arguments["text"])
+    text = writable(arguments["text"])
     if len(text) <= _LONG_TEXT:
         await keyboard.type(text)
     else:
@@ -147,12 +148,6 @@ async def _type(session: Session, arguments: Arguments) -> None:
                 await keyboard.insert_text(line)
     if arguments["enter"]:
         await keyboard.press("Enter")
-
-
-def _writable(text: str) -> str:
-    """One line end, and no halves of characters: the keyboard has none."""
-    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-    return whole.replace("\r\n", "\n").replace("\r", "\n")
 
 
 async def _key(session: Session, arguments: Arguments) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from mmturn.envs.gui.browser.acting import carry_out
 from mmturn.envs.gui.browser.elements import accessibility_text, elements_text
@@ -15,12 +15,13 @@ from mmturn.envs.gui.browser.session import Session
 from mmturn.envs.gui.browser.sites import Site
 from mmturn.envs.gui.browser.worlds import Outcome, World, seed_of_task, world_of
 from mmturn.envs.gui.sites import shipped_sites
+from mmturn.envs.gui.turns import Tally, Todo, check_settings, limit_s, todo_of
 from mmturn.errors import ConfigError, EnvError, ToolError
 from mmturn.geometry import Size
-from mmturn.gui_actions import BROWSER, VOCABULARY, all_settled, finish_status, located
+from mmturn.gui_actions import BROWSER, VOCABULARY
 from mmturn.interfaces import SizeRule, Step, Tool
 from mmturn.media.views import fit
-from mmturn.types import Action, Json, Observation, PixelBudget, Task, ToolSpec, View
+from mmturn.types import Action, Observation, PixelBudget, Task, ToolSpec, View
 
 if TYPE_CHECKING:
     from mmturn.media.store import ImageStore
@@ -57,22 +58,9 @@ class BrowserConfig:
     """Seconds after which a turn's actions are given up and the episode is recorded as failed."""
 
     def __post_init__(self) -> None:
-        least, most = self.budget
-        if not 1 <= least <= most:
-            raise ConfigError(f"budget must be [least, most] pixels with 1 <= least <= most, got {[least, most]}")
-        if not all(16 <= side <= 8192 for side in self.size):
-            raise ConfigError(f"size must be [width, height], 16 to 8192 pixels each, got {list(self.size)}")
         if not 0.25 <= self.scale <= 4:
             raise ConfigError(f"scale must be from 0.25 to 4, got {self.scale}")
-        known = [spec.name for spec in BROWSER]
-        unknown = [name for name in self.actions if name not in known]
-        if unknown or not self.actions:
-            raise ConfigError(f"actions must be some of {', '.join(known)}, got {', '.join(unknown) or 'none'}")
-        for name, low in (("prewarmed", 0), ("settle_s", 0), ("wait_s", 0), ("max_wait_s", 0)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name} must be {low} or more, got {getattr(self, name)}")
-        if self.step_timeout_s <= 0:
-            raise ConfigError(f"step_timeout_s must be above 0, got {self.step_timeout_s}")
+        check_settings(self, BROWSER)
 
 
 @dataclass
@@ -88,20 +76,6 @@ class _Held:
         session, self.session = self.session, None
         if session is not None:
             self.pool.give_back(session, self.again)
-
-
-@dataclass
-class _Tally:
-    """What a turn leaves for rewards."""
-
-    facts: dict[str, Json] = field(default_factory=lambda: {"score": 0.0, "actions": [], "points": []})
-
-    def note(self, name: str, points: Sequence[Sequence[float]], outside: int) -> None:
-        """An action that was carried out, with its points in pixels of the screenshot."""
-        self.facts["actions"].append(name)
-        self.facts["points"] += [[round(x, 2), round(y, 2)] for x, y in points]
-        if outside:
-            self.facts["outside"] = self.facts.get("outside", 0) + outside
 
 
 class BrowserEnv:
@@ -171,9 +145,9 @@ class BrowserEnv:
         """
         session, world = self.session, self._world
         assert world is not None
-        todo = self._checked(actions)
+        todo = todo_of(actions, self.config, self._views, self.config.scale)
         try:
-            step, shot, words = self.pool.run(self._carried_out(session, world, todo), self._limit(todo))
+            step, shot, words = self.pool.run(self._carried_out(session, world, todo), limit_s(todo, self.config))
         except ToolError:
             raise
         except Exception:
@@ -207,44 +181,6 @@ class BrowserEnv:
             self._held.again = False
         self.close()
 
-    def _checked(self, actions: Sequence[Action]) -> list[tuple[str, dict[str, Any], list[list[float]], int]]:
-        """Name, arguments with points in CSS pixels, those points in pixels of the screenshot, how many lay outside."""
-        todo = []
-        for action, arguments in all_settled(actions):
-            if action.kind != "answer" and action.name not in self.config.actions:
-                raise ToolError(f"there is no action {action.name}; the actions are: {', '.join(self.config.actions)}")
-            points, outside = self._placed(action, arguments)
-            for key in ("duration_s", "hold_s"):
-                if arguments.get(key) is not None:
-                    arguments[key] = min(arguments[key], self.config.max_wait_s)
-            name = "finish" if action.kind == "answer" else action.name
-            if name == "finish":
-                arguments["status"] = finish_status(action) or "success"
-            todo.append((name, arguments, points, outside))
-        return todo
-
-    def _placed(self, action: Action, arguments: dict[str, Any]) -> tuple[list[list[float]], int]:
-        given = [arguments["point"]] if arguments.get("point") is not None else list(arguments.get("path") or ())
-        if not given:
-            return [], 0
-        if action.view is None or not 0 <= action.view < len(self._views):
-            raise ToolError(f"{action.name}: there is no image {action.view}; {len(self._views)} were shown")
-        placed = [located(point, self._views[action.view]) for point in given]
-        css = [[point.x / self.config.scale, point.y / self.config.scale] for point, _ in placed]
-        if arguments.get("point") is not None:
-            arguments["point"] = css[0]
-        else:
-            arguments["path"] = css
-        return [[point.x, point.y] for point, _ in placed], sum(outside for _, outside in placed)
-
-    def _limit(self, todo: Sequence[tuple[str, dict[str, Any], Any, int]]) -> float:
-        """Seconds for a turn: waiting that was asked for comes on top."""
-        asked = sum(
-            (arguments.get("duration_s") or 0.0) + (arguments.get("hold_s") or 0.0) for _, arguments, *_ in todo
-        )
-        waits = sum(name == "wait" for name, *_ in todo) * self.config.wait_s
-        return self.config.step_timeout_s + asked + waits + self.config.settle_s
-
     async def _begin(self, world: World, session: Session, seed: int) -> tuple[str, bytes, str]:
         session.forget()
         size = world.size or Size(*self.config.size)
@@ -255,10 +191,10 @@ class BrowserEnv:
         return said, await session.screenshot(), await self._words(session)
 
     async def _carried_out(
-        self, session: Session, world: World, todo: Sequence[tuple[str, dict[str, Any], list[list[float]], int]]
+        self, session: Session, world: World, todo: Sequence[Todo]
     ) -> tuple[Step, bytes | None, str]:
         """The outcome, and the screenshot with its words unless the episode is over."""
-        tally, refused = _Tally(), ""
+        tally, refused = Tally(), ""
         session.dialogs.clear()
         blocked = len(session.blocked)
         outcome = Outcome(0.0, False)
@@ -291,7 +227,7 @@ class BrowserEnv:
         said = [refused, *session.dialogs[:_MOST_NOTES], await self._words(session)]
         return Step(None, False, tally.facts), shot, "\n".join(filter(None, said))
 
-    async def _tell(self, session: Session, tally: _Tally, outcome: Outcome, blocked: int) -> None:
+    async def _tell(self, session: Session, tally: Tally, outcome: Outcome, blocked: int) -> None:
         """The facts of a turn."""
         facts = tally.facts
         facts.update({"score": outcome.score, "done": outcome.done, **outcome.facts})

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmturn.envs.gui.browser.env import BrowserEnv
 from mmturn.envs.gui.browser.miniwob_experts import EXPERTS
+from mmturn.envs.gui.solutions import DONE, on_view, plain_step
 from mmturn.errors import DataError, EnvError
-from mmturn.geometry import Point
 from mmturn.gui_actions import act, finish
-from mmturn.interfaces import Step
 from mmturn.tasks.gui.web import read_web_task
-from mmturn.types import Action, Observation, Task
+from mmturn.types import Action, Task
 
 _WHERE = """(selector) => { const one = document.querySelector(selector); if (!one) return null;
   const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2, innerHeight]; }"""
-_MOST_TURNS = 40
-_DONE = "done"
-"""Said at the end of a task that asks for no answer: some dialects end with words alone."""
 
 
-class Expert:
+class BrowserExpert:
     """Plays one episode of an environment: ``next`` gives the actions of the next turn, looking at the live page."""
 
     def __init__(self, env: BrowserEnv, task: Task) -> None:
@@ -41,7 +37,7 @@ class Expert:
             steps = self._ask(EXPERTS[self._name])
             return tuple(self._action(step, views - 1) for step in steps)
         if not self._steps:
-            return (finish(_DONE),)
+            return (finish(DONE),)
         kind, *words = self._steps[0]
         if kind in ("click", "type", "select"):
             place = self._place(words[0], views - 1)
@@ -72,8 +68,7 @@ class Expert:
     def _shown(self, point: Sequence[float], view: int) -> list[float]:
         """CSS pixels as pixels of a view."""
         scale = self._env.config.scale
-        there = self._env.shown_view(view).transform.inverse().point(Point(point[0] * scale, point[1] * scale))
-        return [there.x, there.y]
+        return on_view(self._env.shown_view(view), point[0] * scale, point[1] * scale)
 
     def _action(self, step: Sequence[Any], view: int) -> Action:
         """A step in words: click x y, drag x y x y, type text, key name+name, scroll x y dy, finish text status."""
@@ -84,13 +79,7 @@ class Expert:
             return act("drag", view, path=[self._shown(words[:2], view), self._shown(words[2:4], view)])
         if kind == "scroll":
             return act("scroll", view, point=self._shown(words[:2], view), dy=words[2], unit="px")
-        if kind == "type":
-            return act("type", text=words[0])
-        if kind == "key":
-            return act("key", keys=words[0].split("+"))
-        if kind == "finish":
-            return finish(words[0] if words else "", words[1] if len(words) > 1 else "success")
-        raise DataError(f"task {self._task.id}: a solution has no step {kind!r}")
+        return plain_step(self._task, step)
 
 
 def _on_element(kind: str, point: list[float], words: Sequence[str], view: int) -> tuple[Action, ...]:
@@ -101,24 +90,3 @@ def _on_element(kind: str, point: list[float], words: Sequence[str], view: int) 
         return act("click", view, point=point), act("key", keys=["ctrl", "a"]), act("type", text=words[0])
     # A list opens on a click, goes to what is typed, and closes on enter.
     return (act("click", view, point=point), act("type", text=words[0]), act("key", keys=["enter"]))
-
-
-def play(
-    env: BrowserEnv, task: Task, seed: int, watch: Callable[[tuple[Action, ...]], None] | None = None
-) -> tuple[float, Step]:
-    """Play a task by its scripted solution: the score at the end, and the last step. ``watch`` sees each turn's
-    actions. Raises DataError where there is no solution, EnvError where it does not lead to an end."""
-    shown: Observation | None = env.reset(task, seed)
-    expert = Expert(env, task)
-    views = 0
-    for _ in range(_MOST_TURNS):
-        assert shown is not None
-        views += len(shown.views)
-        actions = expert.next(views)
-        if watch is not None:
-            watch(actions)
-        step = env.step(actions)
-        shown = step.observation
-        if step.terminated:
-            return float(step.facts["score"]), step
-    raise EnvError(f"task {task.id}: its scripted solution has not ended after {_MOST_TURNS} turns")

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import logging
-import os
-import threading
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +13,7 @@ from typing import Any, TypeVar
 from mmturn.envs.gui.browser.chromium import Chromium, launch
 from mmturn.envs.gui.browser.loop import LoopThread
 from mmturn.envs.gui.browser.session import Session
+from mmturn.envs.gui.pools import Backoff, Pools
 from mmturn.errors import EnvError
 from mmturn.geometry import Size
 
@@ -24,7 +21,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _CLOSE_S = 3.0
-_MOST_BACKOFF_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,7 @@ class Pool:
         self._used: list[Session] = []
         self._starting: asyncio.Lock | None = None
         self._refilling: asyncio.Task[None] | None = None
-        self._failures = 0
-        self._not_before = 0.0
+        self._backoff = Backoff()
         self._closed = False
 
     def fresh(self, timeout_s: float) -> Session:
@@ -147,14 +142,14 @@ class Pool:
                 self._fresh, self._used = [], []
                 await gone.close()
             if self._chromium is None:
-                await asyncio.sleep(max(self._not_before - time.monotonic(), 0.0))
+                await asyncio.sleep(self._backoff.wait_s)
                 try:
                     self._chromium = await launch(self.settings.launch_timeout_s, self.settings.scratch_in)
                 except Exception:
-                    self._failures += 1
-                    self._not_before = time.monotonic() + min(0.1 * 2**self._failures, _MOST_BACKOFF_S)
+                    self._backoff.failed()
                     raise
-                self.launches, self._failures = self.launches + 1, 0
+                self.launches += 1
+                self._backoff.succeeded()
             return self._chromium
 
     def _refill(self) -> None:
@@ -191,26 +186,8 @@ class Pool:
             self._chromium = None
 
 
-_POOLS: dict[tuple[int, PoolSettings], Pool] = {}
-_LOCK = threading.Lock()
-
-
-def pool_of(settings: PoolSettings) -> Pool:
-    """The pool of this process with these settings; ended with the process."""
-    key = (os.getpid(), settings)
-    with _LOCK:
-        if key not in _POOLS:
-            _POOLS[key] = Pool(settings)
-        return _POOLS[key]
-
-
-def close_pools() -> None:
-    """End every browser of this process."""
-    with _LOCK:
-        pools = [pool for (pid, _), pool in _POOLS.items() if pid == os.getpid()]
-        _POOLS.clear()
-    for pool in pools:
-        pool.close()
-
-
-atexit.register(close_pools)
+_POOLS: Pools[PoolSettings, Pool] = Pools(Pool)
+pool_of = _POOLS.of
+"""The pool of this process with some settings; ended with the process."""
+close_pools = _POOLS.close
+"""End every browser of this process."""

@@ -12,6 +12,7 @@ from mmturn.envs.gui.browser.sites import Site, Sites, StaticSite, origin
 from mmturn.errors import DataError, EnvError
 from mmturn.geometry import Size
 from mmturn.grading import match
+from mmturn.tasks.gui.checks import final_score, needs_words
 from mmturn.tasks.gui.miniwob import FLIGHTS, folder, names, page_of, size_of
 from mmturn.tasks.gui.web import WebTask, read_web_task
 from mmturn.types import Json, Task
@@ -145,17 +146,14 @@ class SiteWorld:
     async def look(self, session: Session) -> Outcome:
         """The checks, one by one; 1.0 when all hold and nothing has to be said."""
         held = await self._held(session)
-        needs_words = self._web.answer is not None or self._web.infeasible
-        met = bool(held) and all(held) and not needs_words
+        met = bool(held) and all(held) and not needs_words(self._web)
         return Outcome(float(met), met and self._web.ends_when_met, {"checks": held})
 
     async def end(self, session: Session, answer: str, status: str) -> Outcome:
         """The checks and the answer; giving up is right where the task is infeasible, and nowhere else."""
         held = await self._held(session)
-        if self._web.infeasible or status != "success":
-            score = float(self._web.infeasible and status == "infeasible")
-        else:
-            score = float(all(held) and (self._web.answer is None or match(answer, self._task)))
+        answered = self._web.answer is not None and match(answer, self._task)
+        score = final_score(self._web, held, status, answered)
         return Outcome(score, True, {"checks": held})
 
     async def _held(self, session: Session) -> list[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmturn.envs.gui.browser.experts import play
+from mmturn.envs.gui.experts import play
 from mmturn.envs.gui.browser.miniwob_experts import EXPERTS
 from mmturn.envs.gui.browser.worlds import RELOADED
 from mmturn.errors import ConfigError, DataError, EnvError

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from mmturn.envs.gui.browser.experts import play
+from mmturn.envs.gui.experts import play
 from mmturn.errors import EnvError
 from mmturn.gui_actions import finish
 from mmturn.tasks.gui.web import SHIPPED, read_web_task, shipped_tasks
