@@ -67,7 +67,9 @@ def read_osworld(path: str | Path) -> tuple[list[Task], list[RowProblem]]:
     path = Path(path)
     index = path / INDEX if path.is_dir() else path
     if not index.is_file():
-        raise DataError(f"{path}: there is no {INDEX}; --data must be OSWorld's folder of it and of examples/, or an index")
+        raise DataError(
+            f"{path}: there is no {INDEX}; --data must be OSWorld's folder of it and of examples/, or an index"
+        )
     found = Gathered()
     for domain, ids in _index(index).items():
         for name in ids:
@@ -190,7 +192,9 @@ def _listed(evaluator: Mapping[str, Any], key: str, count: int) -> Sequence[Any]
         return [None] * count
     if not isinstance(values, list) or len(values) != count:
         size = len(values) if isinstance(values, list) else "no list"
-        raise DataError(f"evaluator.{key} must be a list of {count}, as evaluator.func is (null where there is none), got {size}")
+        raise DataError(
+            f"evaluator.{key} must be a list of {count}, as evaluator.func is (null where there is none), got {size}"
+        )
     return values
 
 

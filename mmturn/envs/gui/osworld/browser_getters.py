@@ -1,7 +1,7 @@
 """What an evaluator looks up of Chrome: its tabs, and its settings, bookmarks, cookies and history in its own files.
 
-Source: the package desktop-env 1.0.2, evaluators/getters/chrome.py. Differs: the active tab is not loaded once more, so that
-``active_tab_info`` has its title and address and not its content.
+Source: the package desktop-env 1.0.2, evaluators/getters/chrome.py. Differs: the active tab is not loaded once more, so
+that ``active_tab_info`` has its title and address and not its content.
 """
 
 from __future__ import annotations

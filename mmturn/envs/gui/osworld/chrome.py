@@ -1,8 +1,8 @@
 """Tabs of a guest's Chrome, over the web interface of its remote debugging: no page is loaded here.
 
-Source: the package desktop-env 1.0.2 (chrome_open_tabs, chrome_close_tabs, open_tabs_info, compare_urls). Differs: tabs are
-opened by Chrome itself in place of Playwright, which waited for each page; addresses are compared without a list of public
-suffixes (see ``same_url``).
+Source: the package desktop-env 1.0.2 (chrome_open_tabs, chrome_close_tabs, open_tabs_info, compare_urls). Differs: tabs
+are opened by Chrome itself in place of Playwright, which waited for each page; addresses are compared without a list of
+public suffixes (see ``same_url``).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Chrome:
 
 
 def same_url(one: str | None, other: str | None) -> bool:
-    """Whether two addresses mean the same place: without www, the host's last part (com, co.uk), or a bare last slash."""
+    """Whether two addresses mean the same place: but for www, the host's last part (com, co.uk) and a bare slash."""
     if one is None or other is None:
         return one == other
     return _plain_url(one) == _plain_url(other)

@@ -42,8 +42,8 @@ class Address:
 
 
 def read_address(text: str) -> Address:
-    """``host``, ``host:port``, or ``host:port:chrome:vnc:vlc`` as OSWorld's docker provider writes it; http:// may stand
-    before it. Raises ConfigError."""
+    """``host``, ``host:port``, or ``host:port:chrome:vnc:vlc`` as OSWorld's docker provider writes it; http:// may
+    stand before it. Raises ConfigError."""
     host, *ports = text.strip().removeprefix("http://").rstrip("/").split(":")
     if not host or len(ports) not in (0, 1, 4) or not all(port.isdigit() and 0 < int(port) < 65536 for port in ports):
         raise ConfigError(f"env.address: {text!r} must be host, host:port or host:port:chrome:vnc:vlc")
@@ -138,7 +138,8 @@ class Guest:
         parts = [
             (f'Content-Disposition: form-data; name="file_path"\r\n\r\n{path}').encode(),
             f'Content-Disposition: form-data; name="file_data"; filename="{_quoted(name)}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n".encode() + content,
+            "Content-Type: application/octet-stream\r\n\r\n".encode()
+            + content,
         ]
         body = b"".join(b"--" + mark.encode() + b"\r\n" + part + b"\r\n" for part in parts)
         self.ask("POST", "/setup/upload", body + f"--{mark}--\r\n".encode(), f"multipart/form-data; boundary={mark}")
@@ -164,9 +165,7 @@ class Guest:
         except ValueError as error:
             raise EnvError(f"{path}: the guest sent no JSON: {error}") from None
 
-    def ask(
-        self, method: str, path: str, body: bytes = b"", kind: str = "", timeout_s: float | None = None
-    ) -> bytes:
+    def ask(self, method: str, path: str, body: bytes = b"", kind: str = "", timeout_s: float | None = None) -> bytes:
         """One request. Raises HTTPStatus for an answer that is an error, EnvError for none."""
         headers = {"Content-Type": kind} if kind else {}
         if self.token:

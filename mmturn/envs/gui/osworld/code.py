@@ -1,8 +1,8 @@
 """Canonical actions -> the Python that a guest runs for them: calls of pyautogui alone, every text a literal.
 
-Source: the package desktop-env 1.0.2 (each turn is ``python -c`` of such lines). Differs: pyautogui types ``<`` as ``>`` on
-X and cannot type what is on no US keyboard, so that ``<`` is pressed as shift and comma, and a text with other characters
-is pasted; moves are without easing, so that a click is the same each time.
+Source: the package desktop-env 1.0.2 (each turn is ``python -c`` of such lines). Differs: pyautogui types ``<`` as
+``>`` on X and cannot type what is on no US keyboard, so that ``<`` is pressed as shift and comma, and a text with other
+characters is pasted; moves are without easing, so that a click is the same each time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ NOTCH_PX = 100.0
 """Pixels that one click of the wheel is taken for."""
 _BUTTONS = ("left", "right", "middle")
 _NAMES = set(PYAUTOGUI.values()) | {
-    "ctrl", "alt", "shift", "enter", "tab", "space", "backspace", "delete", "insert", "home", "end", "up", "down", "left",
-    "right", "pause", "clear", *(f"f{number}" for number in range(1, 25)),
+    "ctrl", "alt", "shift", "enter", "tab", "space", "backspace", "delete", "insert", "home", "end", "up", "down",
+    "left", "right", "pause", "clear", *(f"f{number}" for number in range(1, 25)),
 }  # fmt: skip
 Arguments = Mapping[str, Any]
 
@@ -100,7 +100,8 @@ def key_name(key: str) -> str:
 
 
 def _click(arguments: Arguments, screen: tuple[int, int]) -> list[str]:
-    return _held(arguments, [_call("click", _spot(arguments), f"clicks={int(arguments['clicks'])}", _button(arguments))])
+    clicks = f"clicks={int(arguments['clicks'])}"
+    return _held(arguments, [_call("click", _spot(arguments), clicks, _button(arguments))])
 
 
 def _move(arguments: Arguments, screen: tuple[int, int]) -> list[str]:

@@ -1,9 +1,10 @@
 """How an episode is judged: what is looked up, which metrics are computed, and how several make one score.
 
-Source: OSWorld (arXiv 2404.07972) and the package desktop-env 1.0.2, ``DesktopEnv.evaluate``: steps of ``postconfig`` first; an
-infeasible task scores 1 when the last action says FAIL, any other 0 then; ``and`` is 0.0 at the first metric that is 0.0, else
-their mean; ``or`` is 1.0 at the first that is 1.0, else the greatest; a file that is not there makes its metric 0.0.
-Differs: under ``or`` too, where the package goes on with the result before; a guest that fails is no 0.0 but an error.
+Source: OSWorld (arXiv 2404.07972) and the package desktop-env 1.0.2, ``DesktopEnv.evaluate``: steps of ``postconfig``
+first; an infeasible task scores 1 when the last action says FAIL, any other 0 then; ``and`` is 0.0 at the first metric
+that is 0.0, else their mean; ``or`` is 1.0 at the first that is 1.0, else the greatest; a file that is not there makes
+its metric 0.0. Differs: under ``or`` too, where the package goes on with the result before; a guest that fails is no
+0.0 but an error.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from mmturn.errors import EnvError
 class TaskFiles:
     """Finds what a task calls by an address, and holds what its evaluator looks at until ``clear``.
 
-    ``folder``: a copy of the files, by their address: ``<host>/<path>``, or the path behind ``/resolve/<revision>/`` as in
-    a clone of the repository of a hub, or OSWorld's own cache, ``<task>/<name>``. None: there are none.
+    ``folder``: a copy of the files, by their address: ``<host>/<path>``, or the path behind ``/resolve/<revision>/`` as
+    in a clone of the repository of a hub, or OSWorld's own cache, ``<task>/<name>``. None: there are none.
     """
 
     def __init__(self, folder: Path | None, task: str) -> None:

@@ -1,7 +1,7 @@
 """What an evaluator looks up: the ``type`` of its ``result`` and ``expected``.
 
-Source: the package desktop-env 1.0.2, evaluators/getters. A file of the guest is copied into the episode's folder and its path
-is what a metric gets; None where there is none. Those of Chrome are in ``browser_getters``.
+Source: the package desktop-env 1.0.2, evaluators/getters. A file of the guest is copied into the episode's folder and
+its path is what a metric gets; None where there is none. Those of Chrome are in ``browser_getters``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from mmturn.envs.gui.desktop.display import Display
 from mmturn.envs.gui.desktop.windows import Window
 from mmturn.envs.gui.osworld.client import Ran
 from mmturn.envs.gui.osworld.tree import UBUNTU
-from mmturn.errors import EnvError, ParseError, ToolError
+from mmturn.errors import ParseError, ToolError
 from mmturn.geometry import Transform
 from mmturn.grammars.gui.pyautogui import PyautoguiConfig, PyautoguiGrammar
 from mmturn.gui_actions import DESKTOP
@@ -36,8 +36,8 @@ class NotThere(Exception):
 class Machine:
     """One display, asked by a server of several threads.
 
-    Commands run as the display's throw-away user. Python that calls pyautogui is not run but read into canonical actions,
-    which the display carries out: the generated code of a turn needs no interpreter, and there is none to escape from.
+    Commands run as the display's throw-away user. Python that calls pyautogui is not run but read into canonical
+    actions, which the display carries out: a turn's generated code needs no interpreter, and has none to escape from.
     """
 
     def __init__(self, display: Display) -> None:
@@ -105,7 +105,8 @@ class Machine:
         done = self.display.run(["find", place, "-mindepth", "1", "-printf", r"%y\t%P\0"], timeout_s)
         root: dict[str, Json] = {"type": "directory", "name": PurePosixPath(place).name, "children": []}
         folders = {"": root}
-        for line in sorted(done.stdout.decode("utf-8", "replace").split("\0")[:-1], key=lambda one: one[2:])[:_MOST_FILES]:
+        lines = done.stdout.decode("utf-8", "replace").split("\0")[:-1]
+        for line in sorted(lines, key=lambda one: one[2:])[:_MOST_FILES]:
             kind, _, below = line.partition("\t")
             node: dict[str, Json] = {"type": "directory" if kind == "d" else "file", "name": PurePosixPath(below).name}
             if kind == "d":
@@ -194,7 +195,7 @@ class Machine:
 
     def _actions(self, code: str) -> tuple[Action, ...]:
         size = self.display.size
-        screen = View(ImageRef("0" * 64, size), size, Transform.identity())
+        screen = View(ImageRef("0" * 64, size), Transform(), size)
         return PyautoguiGrammar(PyautoguiConfig()).parse(code, [screen], DESKTOP, 0)
 
     def _message(self, window: Window, name: str) -> None:
@@ -218,8 +219,3 @@ def _states(window: Window) -> Mapping[str, str]:
     found[f"{{{UBUNTU['cp']}}}screencoord"] = f"({window.x}, {window.y})"
     found[f"{{{UBUNTU['cp']}}}size"] = f"({window.width}, {window.height})"
     return found
-
-
-def failed(error: Exception) -> str:
-    """What the interface says of an error."""
-    return f"{error}" if isinstance(error, (EnvError, NotThere)) else f"{type(error).__name__}: {error}"

@@ -90,6 +90,6 @@ def missing_applications(task: OSWorldTask, guest: Guest) -> tuple[str, ...]:
     if not wanted or guest.platform() != "Linux":
         return ()
     programs = sorted({program for several in wanted.values() for program in several})
-    line = f"for name in {' '.join(map(shlex.quote, programs))}; do command -v \"$name\"; done; true"
+    line = f'for name in {" ".join(map(shlex.quote, programs))}; do command -v "$name"; done; true'
     there = {PurePosixPath(path).name for path in guest.execute(line, shell=True).output.split()}
     return tuple(f"the application {app}" for app, several in wanted.items() if not there & set(several))

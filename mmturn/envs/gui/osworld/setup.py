@@ -1,7 +1,7 @@
 """The steps that set a guest up, and those before it is judged: each type of a task's ``config`` and ``postconfig``.
 
-Source: the package desktop-env 1.0.2, controllers/setup.py. Differs: what ``download`` names comes from the user's own files
-(see ``files``); a launch that the guest refuses is an error, not a line of a log.
+Source: the package desktop-env 1.0.2, controllers/setup.py. Differs: what ``download`` names comes from the user's own
+files (see ``files``); a launch that the guest refuses is an error, not a line of a log.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Place:
     @property
     def home(self) -> str:
         """The home of the guest's user."""
-        return self.guest.execute(["python3", "-c", "import os; print(os.path.expanduser('~'))"]).output.strip().rstrip("/")
+        shown = self.guest.execute(["python3", "-c", "import os; print(os.path.expanduser('~'))"]).output
+        return shown.strip().rstrip("/")
 
     def filled(self, command: str | Sequence[str]) -> str | list[str]:
         """A command with the guest's password and the size of its screen in the places of their names."""

@@ -1,4 +1,4 @@
-"""Accessibility trees as OSWorld's guests send them: XML, queried by a part of CSS and of XPath, and written as a table.
+"""Accessibility trees as OSWorld's guests send them: XML, queried by parts of CSS and XPath, and written as a table.
 
 Source: the package desktop-env 1.0.2 (names of the namespaces; which nodes its agents are told of, and their columns).
 """
@@ -51,14 +51,16 @@ class _Step:
 
 
 _COMPOUND = re.compile(r"(?P<tag>[\w-]+|\*)?(?P<tests>(?:\[[^\]]*\])*)")
-_TEST = re.compile(r"""\[\s*(?P<name>[\w|:-]+)\s*(?:(?P<op>[*^$~]?=)\s*(?P<value>"[^"]*"|'[^']*'|(?:\\.|[^\]\s])+))?\s*\]""")
+_TEST = re.compile(
+    r"""\[\s*(?P<name>[\w|:-]+)\s*(?:(?P<op>[*^$~]?=)\s*(?P<value>"[^"]*"|'[^']*'|(?:\\.|[^\]\s])+))?\s*\]"""
+)
 
 
 def select(root: ET.Element, selector: str, names: Mapping[str, str] = UBUNTU) -> list[ET.Element]:
     """Elements below the root, itself included, that a CSS selector means, in order.
 
-    Read are tags, attributes (``=``, ``*=``, ``^=``, ``$=``, ``~=``, with ``prefix|name``), descendants, children (``>``)
-    and commas. Raises NotRunnable for anything else.
+    Read are tags, attributes (``=``, ``*=``, ``^=``, ``$=``, ``~=``, with ``prefix|name``), descendants, children
+    (``>``) and commas. Raises NotRunnable for anything else.
     """
     wanted = [_parsed(part, names) for part in _split(selector, ",")]
     parents = {child: parent for parent in root.iter() for child in parent}

@@ -35,7 +35,9 @@ def _body(path: str | None) -> ET.Element:
 
 def _words(paragraph: ET.Element) -> str:
     """The text of a paragraph of Word's."""
-    return "".join(node.text or "" if node.tag == f"{_WORD}t" else _SIGNS.get(node.tag, "") for node in paragraph.iter())
+    return "".join(
+        node.text or "" if node.tag == f"{_WORD}t" else _SIGNS.get(node.tag, "") for node in paragraph.iter()
+    )
 
 
 def paragraphs(path: str | None) -> list[str]:

@@ -47,10 +47,9 @@ def same_structure(one: Image.Image, other: Image.Image, threshold: float = 0.9)
     return similarity(np.array(one.convert("RGB")), np.array(other.convert("RGB")), channel_axis=2) >= threshold
 
 
-def compare_images(
-    one: str | None, other: str | None, reference_base_result: float | None = None, **_: Any
-) -> float:
-    """Structural similarity in grey, at the smaller size. With a base result: how far above it, as a part of the rest."""
+def compare_images(one: str | None, other: str | None, reference_base_result: float | None = None, **_: Any) -> float:
+    """Structural similarity in grey, at the smaller size. With a base result: how far above it, as a part of the
+    rest."""
     if not other:
         return 0.0
     first, second = read_image(one).convert("L"), read_image(other).convert("L")

@@ -84,7 +84,8 @@ def compare_answer(actual: str | None, rules: Mapping[str, Any], **_: Any) -> fl
 def compare_csv(
     result: str | None, expected: str | Sequence[str], strict: bool = True, ignore_case: bool = False, **_: Any
 ) -> float:
-    """1.0 when the lines of a file are those of one of some others; without ``strict``, but for blanks at their ends."""
+    """1.0 when the lines of a file are those of one of some others; without ``strict``, but for blanks at their
+    ends."""
 
     def lines(path: str | None) -> list[str]:
         found = read_text(path).splitlines()

@@ -119,9 +119,7 @@ def check_text_enlarged(factor: str | None) -> float:
         return 0.0
 
 
-def check_accessibility_tree(
-    result: str | None, rules: Sequence[Mapping[str, Any]], osname: str = "ubuntu"
-) -> float:
+def check_accessibility_tree(result: str | None, rules: Sequence[Mapping[str, Any]], osname: str = "ubuntu") -> float:
     """The product over the rules of how well some element fits each: ``selectors`` (CSS) or ``xpath``, and ``text``,
     ``exact`` (the default) or by likeness."""
     if result is None:
