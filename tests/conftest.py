@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmturn.envs.gui.needs import CHROMIUMS, find_chromium
+from mmturn.envs.gui.needs import CHROMIUMS, find_chromium, missing_for_desktop
 
 # Before torch, tokenizers or huggingface_hub are imported by any test.
 for _name, _value in {
@@ -29,8 +29,10 @@ NO_BROWSER = f"no browser (looked for {', '.join(CHROMIUMS)}, or set MMTURN_CHRO
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--require-browser``: a missing browser fails the tests that need one."""
-    parser.addoption("--require-browser", action="store_true", help="fail, not skip, where there is no Chromium")
+    """``--require-browser``: a missing browser, or what a desktop needs, fails the tests that need one."""
+    parser.addoption(
+        "--require-browser", action="store_true", help="fail, not skip, where there is no Chromium or no X desktop"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,3 +64,15 @@ def chromium(pytestconfig: pytest.Config) -> str:
     if pytestconfig.getoption("--require-browser"):
         pytest.fail(NO_BROWSER)
     pytest.skip(NO_BROWSER)
+
+
+@pytest.fixture(scope="session")
+def desktop(pytestconfig: pytest.Config) -> Iterator[None]:
+    """What a desktop needs; skips (or, with --require-browser, fails) by name where something is missing."""
+    missing = missing_for_desktop()
+    if missing:
+        pytest.fail(missing) if pytestconfig.getoption("--require-browser") else pytest.skip(missing)
+    yield
+    from mmturn.envs.gui.desktop.pool import close_desktops
+
+    close_desktops()

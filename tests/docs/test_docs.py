@@ -61,6 +61,8 @@ def test_docs_run(path: Path, tmp_path: Path) -> None:
 def test_docs_run_in_full(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if "envs.gui.browser" in path.read_text(encoding="utf-8"):
         request.getfixturevalue("chromium")
+    if "envs.gui.desktop" in path.read_text(encoding="utf-8"):
+        request.getfixturevalue("desktop")
     run_blocks(path, tmp_path, with_slow=True)
 
 

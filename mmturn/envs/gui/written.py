@@ -4,6 +4,6 @@ from __future__ import annotations
 
 
 def writable(text: str) -> str:
-    """One line end, and no halves of characters: the keyboard has none."""
-    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    """One line end, and no halves of characters: a keyboard has none. Two halves that belong together are one."""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return whole.replace("\r\n", "\n").replace("\r", "\n")

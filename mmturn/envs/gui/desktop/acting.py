@@ -22,6 +22,8 @@ _WHEEL = {"up": 4, "down": 5, "left": 6, "right": 7}
 _STEPS = 10
 """Moves between two points of a drag."""
 _STEP_S = 0.002
+_BETWEEN_S = 0.02
+"""Between the clicks of a double click: some applications overlook a second one that comes with the first."""
 _GRAB_S = 0.02
 """A button is held for a moment before and after a drag: window managers and toolkits look at it then."""
 
@@ -92,7 +94,10 @@ def _move(keyboard: Keyboard, pointer: Pointer, arguments: Arguments) -> None:
 def _click(keyboard: Keyboard, pointer: Pointer, arguments: Arguments) -> None:
     _move(keyboard, pointer, arguments)
     with keyboard.holding(arguments["modifiers"]):
-        for _ in range(arguments["clicks"]):
+        for number in range(arguments["clicks"]):
+            if number:
+                pointer.sync()
+                time.sleep(_BETWEEN_S)
             pointer.press(arguments["button"])
             pointer.release(arguments["button"])
         pointer.sync()

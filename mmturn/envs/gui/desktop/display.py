@@ -27,6 +27,8 @@ from mmturn.types import Action
 
 _POLL_S = 0.01
 _CLIPBOARD_S = 2.0
+_ASSOCIATIONS = "[Default Applications]\ntext/plain=org.xfce.mousepad.desktop\n"
+"""What the file manager opens a text with."""
 _SELECTIONS = ("clipboard", "primary")
 _KEPT = ("PATH", "TZ")
 """Variables of ours that applications see too: no keys, tokens or addresses are among them."""
@@ -47,6 +49,7 @@ class Display:
         desktop_programs()
         self.size = size
         self._network = network
+        self._started: list[subprocess.Popen[bytes]] = []
         try:
             self.scratch = Scratch(scratch_in)
         except OSError as error:
@@ -63,12 +66,16 @@ class Display:
     def _start(self, timeout_s: float) -> None:
         until = time.monotonic() + timeout_s
         self._server = start_server(self.scratch, self.size, timeout_s)
+        self._started.append(self._server.process)
         self.connection = self._server.connection
         self._frames = Frames(self.scratch.path / "fb")
         self.home = self.scratch.path / "home"
         """Home folder of the applications' user."""
         self.environment: Mapping[str, str] = self._variables()
         """Variables that applications are started with."""
+        associations = self.scratch.path / "config" / "mimeapps.list"
+        associations.write_text(_ASSOCIATIONS, encoding="ascii")
+        self.own(associations)
         self._manager = self.spawn(["openbox", "--sm-disable"])
         while not manager_is_ready(self.connection):
             if self._manager.poll() is not None or time.monotonic() > until:
@@ -136,11 +143,13 @@ class Display:
     def spawn(self, command: Sequence[str], **settings: Any) -> subprocess.Popen[bytes]:
         """Start a program of ours (never of a policy) as the applications' user, in its home. Settings are those of
         ``subprocess.Popen``."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(command),
             **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL,
                "cwd": self.home, "env": dict(self.environment), "start_new_session": True, **settings},
         )  # fmt: skip
+        self._started = [one for one in self._started if one.poll() is None] + [process]
+        return process
 
     def command(self, command: Sequence[str]) -> list[str]:
         """The words that run a program as the applications' user does."""
@@ -198,10 +207,9 @@ class Display:
             with contextlib.suppress(Exception):
                 connection.close()
         self.scratch.clear()
-        for process in (getattr(self, "_manager", None), getattr(getattr(self, "_server", None), "process", None)):
-            if process is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(_CLIPBOARD_S)
+        for process in self._started:  # their corpses too
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_CLIPBOARD_S)
 
     def _variables(self) -> dict[str, str]:
         folder, home = self.scratch.path, str(self.home)

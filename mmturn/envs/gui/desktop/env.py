@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmturn.media.store import ImageStore
 
 _START_S = 20.0
-_QUIET_S, _MOST_QUIET_S = 0.1, 1.0
+_QUIET_S, _MOST_QUIET_S = 0.15, 2.0
 """The first screenshot is taken when the screen has been still for so long, or after so long."""
 _TYPED_S = 0.002
 """What an application may take longer for each character that is typed."""
@@ -193,21 +193,19 @@ class DesktopEnv:
             display.settle(settle_s)
         self._check(display)
         shown = None if ended is not None else self._shown(display, refused)
-        held = self._held(display, wanted)
+        windows = display.windows()
+        state = state_of(display, windows, wanted.checks) if wanted.checks else None
+        held = [check.holds(state) for check in wanted.checks]
         met = bool(held) and all(held) and not needs_words(wanted)
         facts = tally.facts
         facts.update(checks=held, score=float(met), done=met and wanted.ends_when_met)
-        facts["windows"] = [window.title[:200] for window in display.windows()[:_MOST_WINDOWS]]
+        facts["windows"] = [window.title[:200] for window in windows[:_MOST_WINDOWS]]
         if ended is None:
             return Step(None if facts["done"] else shown, facts["done"], facts)
         answer, status = str(ended.arguments.get("text", "")), ended.arguments["status"]
         answered = wanted.answer is not None and match(answer, task)
         facts.update(status=status, done=True, score=final_score(wanted, held, status, answered))
         return Step(None, True, facts, answer=answer)
-
-    def _held(self, display: Display, wanted: DesktopTask) -> list[bool]:
-        state = state_of(display, wanted.checks) if wanted.checks else None
-        return [check.holds(state) for check in wanted.checks]
 
     def _check(self, display: Display) -> None:
         """Raises EnvError for a display or an application that is gone, or a disk that is full."""

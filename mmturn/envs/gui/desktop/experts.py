@@ -12,7 +12,7 @@ from mmturn.gui_actions import act, finish
 from mmturn.tasks.gui.desktop import read_desktop_task
 from mmturn.types import Action, Task
 
-_WAIT_S, _MOST_WAITS = 0.2, 20
+_WAIT_S, _MOST_WAITS = 0.2, 50
 _PLACE = re.compile(r"(?:(-?[\d.]+)%)?([+-]?[\d.]+)?")
 SCREEN = "screen"
 """Stands for the whole screen where a step names a window."""

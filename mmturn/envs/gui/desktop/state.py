@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mmturn.envs.gui.desktop.display import Display
+from mmturn.envs.gui.desktop.windows import Window
 from mmturn.tasks.gui.checks import Check
 from mmturn.types import Json
 
@@ -16,8 +17,8 @@ MOST_FILES, MOST_BYTES = 1000, 1 << 20
 """Files that are looked at, and the length up to which their text is read."""
 
 
-def state_of(display: Display, checks: Sequence[Check]) -> Json:
-    """What the checks ask for: ``files`` (each with path, kind ``file``, ``folder`` or ``other``, size in bytes and
+def state_of(display: Display, windows: Sequence[Window], checks: Sequence[Check]) -> Json:
+    """What the checks ask for, ``windows`` as they are now: ``files`` (each with path, kind ``file``, ``folder`` or ``other``, size in bytes and
     text, null where it is none), ``windows`` (``Window``), ``clipboard``, ``primary`` (the marked text), and
     ``screen`` (width and height). Raises EnvError."""
     asked = {check.path.partition(".")[0].partition("[")[0] for check in checks}
@@ -26,7 +27,7 @@ def state_of(display: Display, checks: Sequence[Check]) -> Json:
     if everything or "files" in asked:
         state["files"] = list(files_of(display.home))
     if everything or "windows" in asked:
-        state["windows"] = [asdict(window) for window in display.windows()]
+        state["windows"] = [asdict(window) for window in windows]
     for selection in ("clipboard", "primary"):
         if everything or selection in asked:
             state[selection] = display.clipboard(selection)

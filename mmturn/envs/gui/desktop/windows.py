@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from Xlib.display import Display as Connection
 
+_STATES = ("HIDDEN", "MAXIMIZED_VERT", "MAXIMIZED_HORZ")
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -53,13 +55,14 @@ def _window(connection: Connection, number: int, active: bool) -> Window:
     window = connection.create_resource_object("window", number)
     size = window.get_geometry()
     place = window.translate_coords(connection.screen().root, 0, 0)
-    states = {connection.get_atom_name(atom) for atom in _values(connection, window, "_NET_WM_STATE")}
+    states = _values(connection, window, "_NET_WM_STATE")
+    hidden, tall, wide = (connection.get_atom(f"_NET_WM_STATE_{name}") for name in _STATES)
     kinds = window.get_wm_class() or ("", "")
     desktop = (_values(connection, window, "_NET_WM_DESKTOP") or [0])[0]
     return Window(
         number, _title(connection, window), str(kinds[-1]).lower(), -int(place.x), -int(place.y), int(size.width),
-        int(size.height), active, {"_NET_WM_STATE_MAXIMIZED_VERT", "_NET_WM_STATE_MAXIMIZED_HORZ"} <= states,
-        "_NET_WM_STATE_HIDDEN" in states, int(desktop),
+        int(size.height), active, tall in states and wide in states,
+        hidden in states, int(desktop),
     )  # fmt: skip
 
 

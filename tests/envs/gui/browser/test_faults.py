@@ -26,8 +26,10 @@ from mmturn.tasks.gui.miniwob import miniwob_task
 from mmturn.testing.fakes import CharRenderer, PlanEngine
 from mmturn.types import StopReason, Task
 from tests.envs.gui.browser.conftest import pages_task
+from tests.envs.gui.owners import run_owner, wait_gone
 
 pytestmark = pytest.mark.browser
+PROGRAM = Path(__file__).with_name("owner_program.py")
 
 GOOD = "<script>state = {}</script><button onclick='state.done = true' style='width:200px;height:100px'>x</button>"
 HANGS = "<script>state = {}</script><button onclick='for(;;){}' style='width:200px;height:100px'>x</button>"
@@ -213,33 +215,16 @@ def test_the_limit_of_episodes_bounds_the_sessions(make_env):
         assert len(done) == 8 and {t.stop for t in done} == {StopReason.ANSWERED} and most[0] == expected
 
 
-def run_owner(how: str, folder: Path) -> Path:
-    program = Path(__file__).with_name("owner_program.py")
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    done = subprocess.run(
-        [sys.executable, str(program), how], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == {"end": 0, "kill": -9, "raise": 1}[how], done.stderr
-    return Path(done.stdout.strip())
-
-
-def wait_gone(folder: Path) -> bool:
-    until = time.monotonic() + 10
-    while processes_of(folder) and time.monotonic() < until:
-        time.sleep(0.1)
-    return not processes_of(folder)
-
-
 @pytest.mark.parametrize("how", ["end", "raise"])
 def test_nothing_is_left_after_the_end(browser, tmp_path, how):
-    folder = run_owner(how, tmp_path)
+    folder = run_owner(PROGRAM, how, tmp_path)
     assert wait_gone(folder) and not folder.exists()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_what_a_killed_owner_left_is_cleared_by_the_next_start(browser, tmp_path):
-    folder = run_owner("kill", tmp_path)
-    after = run_owner("end", tmp_path)
+    folder = run_owner(PROGRAM, "kill", tmp_path)
+    after = run_owner(PROGRAM, "end", tmp_path)
     assert not folder.exists() and not processes_of(folder) and not after.exists()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
