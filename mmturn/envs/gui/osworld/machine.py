@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+import sys
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,8 @@ HOME = "/home/user"
 _PYTHONS = ("python", "python3")
 _MOST_FILES = 10_000
 _OPENERS = {"folder": ("pcmanfm", "--no-desktop"), "text": ("mousepad",)}
-_NOT_STARTED = 127
+_SETTLE_S = 0.5
+"""Longest wait for the screen to become still behind what was done."""
 _WRITE = 'mkdir -p "$(dirname "$1")" && cat > "$1"'
 
 
@@ -58,20 +61,17 @@ class Machine:
 
     def execute(self, command: str | Sequence[str], shell: bool, timeout_s: float, folder: str = "") -> Ran:
         """Run a command as the applications' user. Raises NotThere where there is no such program."""
-        words = self._words(command, shell)
-        acted = self._acted(words)
+        acted = self._acted(command)
         if acted is not None:
             return acted
-        self._program(words[0])
-        done = self.display.run(words, timeout_s, cwd=self._folder(folder))
+        words = self._words(command, shell)
+        done = self.display.run(self._found(words), timeout_s, cwd=self._folder(folder))
         output, error = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
         return Ran(output, error, done.returncode)
 
     def launch(self, command: str | Sequence[str], shell: bool) -> None:
         """Start a program and leave it. Raises NotThere."""
-        words = self._words(command, shell)
-        self._program(words[0])
-        self.display.spawn(words)
+        self.display.spawn(self._found(self._words(command, shell)))
 
     def open(self, path: str) -> None:
         """Show a file in the editor, or a folder in the file manager. Raises NotThere."""
@@ -160,16 +160,20 @@ class Machine:
             words = ["/bin/sh", "-c", *words] if shell else words
         if not words:
             raise NotThere("the command is empty")
-        if words[0] in _PYTHONS and self._which(words[0]) is None:
-            words[0] = next((name for name in _PYTHONS if self._which(name) is not None), words[0])
         return words
+
+    def _found(self, words: Sequence[str]) -> list[str]:
+        """The command with its program where it is: Python is the system's, since ours may be closed to other users.
+        Raises NotThere."""
+        name, *rest = words
+        if name in _PYTHONS:
+            return [shutil.which("python3", path=os.defpath) or sys.executable, *rest]
+        if "/" not in name and self._which(name) is None:
+            raise NotThere(f"[Errno 2] No such file or directory: {name!r}")
+        return [name, *rest]
 
     def _which(self, name: str) -> str | None:
         return shutil.which(name, path=self.display.environment["PATH"])
-
-    def _program(self, name: str) -> None:
-        if "/" not in name and self._which(name) is None:
-            raise NotThere(f"[Errno 2] No such file or directory: {name!r}")
 
     def _folder(self, folder: str) -> Any:
         return None if not folder else PurePosixPath(self.here(folder))
@@ -177,18 +181,22 @@ class Machine:
     def _test(self, what: str, path: str) -> bool:
         return self.display.run(["test", what, path]).returncode == 0
 
-    def _acted(self, words: Sequence[str]) -> Ran | None:
+    def _acted(self, command: str | Sequence[str]) -> Ran | None:
         """What came of a command that is Python calling pyautogui; None for any other."""
-        if len(words) != 3 or words[0] not in _PYTHONS or words[1] != "-c" or "pyautogui" not in words[2]:
+        if isinstance(command, str) or len(command) != 3:
+            return None
+        name, flag, code = map(str, command)
+        if name not in _PYTHONS or flag != "-c" or "pyautogui" not in code:
             return None
         try:
-            actions = self._actions(words[2])
+            actions = self._actions(code)
         except ParseError as error:
             return Ran("", f"pyautogui is read here and not run, and this cannot be read: {error}", 1)
         try:
             with self._lock:
                 for action in actions:
                     self.display.act(action)
+                self.display.settle(_SETTLE_S)
         except ToolError as error:
             return Ran("", str(error), 1)
         return Ran("", "", 0)

@@ -14,7 +14,7 @@ from mmturn.envs.gui.osworld.setup import Place
 
 @dataclass
 class FakeGuest:
-    """``outputs``: command as text -> its output; any other fails to start. ``asked`` is what it was asked, in order."""
+    """``outputs``: command as text -> its output; any other fails to start. ``asked``: what it was asked, in order."""
 
     outputs: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""OSWorld's rules of judging, on task files of our own: one metric and several, and, or, FAIL, postconfig, what is missing."""
+"""OSWorld's rules of judging, on task files of our own: several metrics, and, or, FAIL, postconfig, what is missing."""
 
 from __future__ import annotations
 
