@@ -29,6 +29,7 @@ _PROGRAMS: Mapping[str, tuple[str, ...]] = {
 """Programs of the applications that tasks name, one of which is enough."""
 _LOCAL = ("", "localhost", "127.0.0.1")
 _WEB = ("http", "https")
+_OWN_PAGES = ("about:", "chrome:", "data:", "file:", "view-source:file:")
 
 
 def missing(task: OSWorldTask, files: TaskFiles, network: bool) -> tuple[str, ...]:
@@ -63,6 +64,8 @@ def _of_step(kind: str, parameters: Mapping[str, Any], files: TaskFiles, network
 
 
 def _is_far(url: str) -> bool:
+    if url.startswith(_OWN_PAGES):
+        return False
     split = urllib.parse.urlsplit(url if "://" in url else f"https://{url}")
     return split.scheme in _WEB and (split.hostname or "") not in _LOCAL
 
