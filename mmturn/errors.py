@@ -24,6 +24,11 @@ class EnvError(MmturnError):
     """An environment failed through no fault of the policy; the trajectory is recorded as failed."""
 
 
+class NotRunnable(EnvError):
+    """A task needs what its environment lacks (a file, an application, an account): it says nothing about the policy,
+    and is counted apart from failures. The message says what is missing."""
+
+
 class EngineError(MmturnError):
     """An engine failed through no fault of the policy; the trajectory is recorded as failed."""
 

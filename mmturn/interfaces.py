@@ -136,6 +136,16 @@ class Asks(Protocol):
         ...
 
 
+@runtime_checkable
+class Concludes(Protocol):
+    """What an environment adds that judges an episode once, at its end, because judging it changes it."""
+
+    def conclude(self) -> Mapping[str, Json]:
+        """Facts of an episode that something other than its last step ended (a limit, a bad action), for
+        ``Trajectory.facts``. Called at most once, before the next reset; not after a failure or the time limit."""
+        ...
+
+
 class ActionGrammar(Protocol):
     """Text <-> actions, and the words around observations. Pure: no state, no pixels."""
 

@@ -165,6 +165,7 @@ ENVS = Registry(
         "desktop": "mmturn.envs.gui.desktop.env:DesktopEnv",
         "grounding": "mmturn.envs.grounding:Grounding",
         "navigation": "mmturn.envs.navigation:Navigation",
+        "osworld": "mmturn.envs.gui.osworld.env:OSWorldEnv",
     },
 )
 """Environments."""

@@ -208,13 +208,14 @@ class StopReason(str, Enum):
     TIME_LIMIT = "time_limit"
     ENV_FAILED = "env_failed"
     ENGINE_FAILED = "engine_failed"
+    NOT_RUNNABLE = "not_runnable"
 
     @property
     def status(self) -> Literal["terminated", "truncated", "failed"]:
         """terminated: the policy ended it; truncated: a limit did; failed: the infrastructure did."""
         if self in (StopReason.ANSWERED, StopReason.INVALID):
             return "terminated"
-        if self in (StopReason.ENV_FAILED, StopReason.ENGINE_FAILED):
+        if self in (StopReason.ENV_FAILED, StopReason.ENGINE_FAILED, StopReason.NOT_RUNNABLE):
             return "failed"
         return "truncated"
 

@@ -44,7 +44,7 @@ SMOKE_PREFER = [
     "training.updates=2", "training.save_every=1", "preference.samples=6", "preference.pairs_per_update=2"
 ]  # fmt: skip
 SMOKE_OFFLINE = ["training.updates=2", "training.save_every=1", "offline.trajectories_per_update=4"]
-_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world"}
+_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world", "osworld": "osworld"}
 """What the small policy is evaluated with, where that is another suite than visual_search."""
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 
@@ -210,8 +210,8 @@ def evaluate(
             "--benchmark",
             "-b",
             help="visual_search, video_world, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, "
-            "video_holmes, longvideo_reason, streambench, screenspot, screenspot_v2, screenspot_pro, osworld_g, or "
-            "rows for own data.",
+            "video_holmes, longvideo_reason, streambench, screenspot, screenspot_v2, screenspot_pro, osworld_g, "
+            "osworld, or rows for own data.",
         ),
     ] = "visual_search",
     data: DataOption = None,
@@ -246,7 +246,7 @@ def evaluate(
     with counting(benchmark) as progress:
         report = evaluate_policy(
             policy, tasks, folder, suite=suite.name, scorer=suite.scorer, seeds=dict(suite.seeds), groups=suite.groups,
-            resume=resume,
+            resume=resume, results=suite.results,
             progress=lambda done, total, row: progress(done, total),
         )  # fmt: skip
     from mmturn.jobs.benchmarks import summary
@@ -258,8 +258,8 @@ def _suite_of(benchmark: str) -> str:
     """The recipe under ``eval/`` that a released model is evaluated with."""
     if benchmark in ("visual_search", "vstar", "rows"):
         return "vstar"
-    if benchmark == "streambench":
-        return "streambench"
+    if benchmark in ("streambench", "osworld"):
+        return benchmark
     return "grounding" if benchmark.startswith(("screenspot", "osworld_g")) else "video"
 
 

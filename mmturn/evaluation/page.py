@@ -68,6 +68,8 @@ def _headline(group: Data) -> str:
             f"{group['num_failed']} failed and are left out; counted as wrong, accuracy is "
             f"{_percent(group['accuracy_failed_wrong'])}"
         )
+    if group.get("num_not_runnable"):
+        words.append(f"{group['num_not_runnable']} not runnable here and left out (report.json says why)")
     return "; ".join(words)
 
 

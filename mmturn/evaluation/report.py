@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmturn.errors import DataError
@@ -24,7 +24,7 @@ from mmturn.evaluation.page import report_page
 from mmturn.evaluation.rows import RunInfo, ScoreRow
 from mmturn.evaluation.streams import by_question
 from mmturn.store.codec import encode
-from mmturn.types import Json
+from mmturn.types import Json, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class GroupReport:
     n: int
     """Samples, failed ones included."""
     num_failed: int
-    """Lost to the infrastructure (or a scorer that raised): no verdict."""
+    """Lost to the infrastructure (or a scorer that raised): no verdict. Those not runnable are not among them."""
     accuracy: float | None
     """Mean score of the samples with a verdict; None when there is none."""
     accuracy_failed_wrong: float | None
-    """Mean score over all samples, failed ones counted as 0."""
+    """Mean score over all samples that are runnable, failed ones counted as 0."""
     wilson: Interval | None
     """Of ``accuracy``, taking samples as independent; None for scores other than 0 and 1."""
     bootstrap: Interval | None
@@ -71,6 +71,8 @@ class GroupReport:
     """Of questions of streams, 0 to 5."""
     coherence: float | None = None
     """Mean change of grades from one answer of a dialogue to the next; lower is better."""
+    num_not_runnable: int = 0
+    """Samples of tasks that need what the environment lacks: no verdict, and no failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class EvalReport:
     errors: tuple[str, ...]
     """Up to ten messages of failed samples."""
     seconds: float
+    not_runnable: Mapping[str, str] = field(default_factory=dict)
+    """Id of each task that could not be run -> what it needs."""
 
     def to_json(self) -> dict[str, Json]:
         """The content of report.json."""
@@ -131,12 +135,13 @@ def group_report(rows: Sequence[ScoreRow], *, seed: int = 0) -> GroupReport:
     boxed = [row for row in rows if row.useful_crops is not None and row.status != "failed"]
     crops = sum(row.num_crops for row in boxed)
     useful = sum(row.useful_crops or 0 for row in boxed)
+    ran = [row for row in rows if row.stop != StopReason.NOT_RUNNABLE.value]
     alive = [row for row in rows if row.status != "failed"]
     return GroupReport(
         n=len(rows),
-        num_failed=len(rows) - len(scored),
+        num_failed=len(ran) - len(scored),
         accuracy=_mean(values),
-        accuracy_failed_wrong=math.fsum(values) / len(rows) if rows else None,
+        accuracy_failed_wrong=math.fsum(values) / len(ran) if ran else None,
         wilson=wilson(sum(values), len(values)) if values and binary else None,
         bootstrap=bootstrap(values, clusters, seed=seed),
         num_clusters=len(set(clusters)),
@@ -154,6 +159,7 @@ def group_report(rows: Sequence[ScoreRow], *, seed: int = 0) -> GroupReport:
         mean_answer_s=_mean([row.answer_s for row in scored if row.answer_s is not None]),
         mean_grade=_mean([row.grade for row in scored if row.grade is not None]),
         coherence=_mean([row.grade_change for row in scored if row.grade_change is not None]),
+        num_not_runnable=len(rows) - len(ran),
         mean_sampled_tokens=_mean([row.num_sampled_tokens for row in alive if row.num_sampled_tokens is not None]),
     )
 
@@ -173,7 +179,8 @@ def make_report(info: RunInfo, rows: Sequence[ScoreRow]) -> EvalReport:
                 values.setdefault(value, []).append(row)
         by[key] = {value: group_report(values[value], seed=seed) for value in sorted(values, key=_natural)}
     macro = {key: _mean([g.accuracy for g in groups.values() if g.accuracy is not None]) for key, groups in by.items()}
-    failed = [row for row in rows if row.status == "failed"]
+    failed = [row for row in rows if row.status == "failed" and row.stop != StopReason.NOT_RUNNABLE.value]
+    lacking = [row for row in rows if row.stop == StopReason.NOT_RUNNABLE.value]
     return EvalReport(
         info=info,
         overall=group_report(rows, seed=seed),
@@ -183,6 +190,7 @@ def make_report(info: RunInfo, rows: Sequence[ScoreRow]) -> EvalReport:
         stops=dict(sorted(Counter(row.stop for row in rows).items())),
         errors=tuple(f"{row.task_id}: {row.error or row.stop}" for row in failed[:10]),
         seconds=math.fsum(row.seconds for row in rows),
+        not_runnable={row.task_id: row.error or "" for row in lacking},
     )
 
 

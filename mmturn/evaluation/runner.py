@@ -53,12 +53,14 @@ def evaluate(
     retry_failed: bool = False,
     keep_trajectories: bool = True,
     progress: Progress | None = None,
+    also: Callable[[Trajectory, ScoreRow], object] | None = None,
 ) -> EvalReport:
     """Evaluate ``tasks`` and write scores.jsonl, trajectories.jsonl with images/, report.json and report.html.
 
     ``samples``: trajectories that ``roll`` yields per task (index 0 up). Rows of the same task content, index and
     ``info.config_hash`` that are there already are reused; with ``retry_failed`` only those that did not fail. Without
-    ``resume``, files of an earlier run are moved aside (``scores.old-1.jsonl``), never deleted.
+    ``resume``, files of an earlier run are moved aside (``scores.old-1.jsonl``), never deleted. ``also`` is called with
+    each new sample before it is stored.
     Raises DataError for two tasks of one id, and for a roll that leaves samples out or yields an unknown task.
     """
     wanted = _wanted(tasks, samples)
@@ -76,7 +78,10 @@ def evaluate(
             key = _key(trajectory, wanted)
             if key in done:  # a task with several samples of which some were there already
                 continue
-            done[key] = sink.write(trajectory, score_trajectory(trajectory, scorer, info))
+            row = score_trajectory(trajectory, scorer, info)
+            if also is not None:
+                also(trajectory, row)
+            done[key] = sink.write(trajectory, row)
             if progress is not None:
                 progress(len(done), len(wanted), done[key])
     missing = [key for key in wanted if key not in done]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from mmturn.evaluation.rows import GROUPS
+from mmturn.evaluation.rows import GROUPS, ScoreRow
 from mmturn.grading.answers import extract, match
 from mmturn.grading.targets import judged
 from mmturn.interfaces import Scorer
 from mmturn.types import Json, Score, Task, Trajectory
+
+if TYPE_CHECKING:
+    from mmturn.media.store import ImageStore
 
 
 class AnswerScorer:
@@ -39,6 +44,16 @@ class PointScorer:
         return Score(trajectory.task.id, float(outcome == "correct"), "mmturn/point-1", trajectory.answer or None, meta)
 
 
+class ResultWriter(Protocol):
+    """Writes the files of one sample as its benchmark does."""
+
+    def __call__(
+        self, folder: Path, trajectory: Trajectory, row: ScoreRow, images: ImageStore, *, model: str, observation: str
+    ) -> Path:
+        """Write them below ``folder``, which holds scores.jsonl; where they are."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """A benchmark ready to run."""
@@ -52,3 +67,5 @@ class Suite:
     """What else distinguishes this reading of the benchmark; it belongs in the config hash."""
     groups: tuple[str, ...] = GROUPS
     """Keys of ``Task.meta`` by which results are broken down."""
+    results: ResultWriter | None = None
+    """Writes a sample's files in the benchmark's own layout too; None: it has none."""

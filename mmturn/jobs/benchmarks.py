@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmturn.errors import ConfigError
+from mmturn.evaluation.osworld import WorldScorer, write_results
 from mmturn.evaluation.report import EvalReport, GroupReport
 from mmturn.evaluation.rows import GROUPS
 from mmturn.evaluation.streams import StreamScorer
 from mmturn.evaluation.suites import AnswerScorer, PointScorer, Suite
 from mmturn.jobs.data import Progress, generated, load_tasks
 from mmturn.tasks.grounding import GROUNDING_BENCHMARKS, read_grounding
+from mmturn.tasks.gui.osworld import GROUPS as OSWORLD_GROUPS
+from mmturn.tasks.gui.osworld import read_osworld
 from mmturn.tasks.rows import RowProblem
 from mmturn.tasks.streams.streambench import GROUPS as STREAM_GROUPS
 from mmturn.tasks.streams.streambench import read_streambench
@@ -20,7 +23,8 @@ from mmturn.tasks.vstar import read_vstar
 from mmturn.tasks.worlds import WORLDS
 
 STREAMS = "streambench"
-BENCHMARKS = (*WORLDS, "vstar", "rows", STREAMS, *VIDEO_BENCHMARKS, *GROUNDING_BENCHMARKS)
+OSWORLD = "osworld"
+BENCHMARKS = (*WORLDS, "vstar", "rows", STREAMS, OSWORLD, *VIDEO_BENCHMARKS, *GROUNDING_BENCHMARKS)
 HELD_OUT_SEED = 1
 
 
@@ -42,7 +46,8 @@ def open_suite(
     in V*'s layout, its options shuffled by ``seed`` unless ``parity``; ``rows``: a file of task rows; ``streambench``:
     its folder, or a file of task rows on videos, whose questions get their times by ``seed``; a video benchmark: its
     folder as it is handed out, with its ``subtitles`` or without; a grounding benchmark: its folder of annotations and
-    images. Raises ConfigError, DataError.
+    images; ``osworld``: its folder of test_all.json and examples/, or an index beside examples/. Raises ConfigError,
+    DataError.
     """
     if name not in BENCHMARKS:
         raise ConfigError(f"no benchmark named {name!r} (known: {', '.join(BENCHMARKS)})")
@@ -56,6 +61,10 @@ def open_suite(
     seeds: Mapping[str, int | None] = {}
     if name == STREAMS:
         return _streams(data, seed)
+    if name == OSWORLD:
+        tasks, problems = read_osworld(data)
+        _tell(problems)
+        return Suite(OSWORLD, tuple(tasks), WorldScorer(), groups=OSWORLD_GROUPS, results=write_results)
     if name == "vstar":
         tasks, problems = read_vstar(data, seed=None if parity else seed)
         seeds = {"options": None if parity else seed}
@@ -102,6 +111,10 @@ def summary(report: EvalReport) -> str:
     lines += _stream_lines(report.overall)
     if report.overall.num_failed:
         lines.append(f"  {report.overall.num_failed} failed, not scored: {report.errors[0]}")
+    if report.not_runnable:
+        (name, reason), *_ = report.not_runnable.items()
+        count = report.overall.num_not_runnable
+        lines.append(f"  {count} not runnable here, not scored (report.json says why): {name}: {reason}")
     return "\n".join(lines)
 
 

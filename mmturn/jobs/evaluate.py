@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mmturn.build import Policy
 from mmturn.evaluation.report import EvalReport
 from mmturn.evaluation.rows import GROUPS, RunInfo, ScoreRow, run_info
 from mmturn.evaluation.runner import evaluate
-from mmturn.evaluation.suites import AnswerScorer
+from mmturn.evaluation.suites import AnswerScorer, ResultWriter
 from mmturn.interfaces import Engine, Scorer
 from mmturn.rollout import RolloutConfig, episodes
 from mmturn.schema import to_values
@@ -38,11 +39,12 @@ def evaluate_policy(
     progress: EvalProgress | None = None,
     resume: bool = True,
     keep_trajectories: bool = True,
+    results: ResultWriter | None = None,
 ) -> EvalReport:
     """Evaluate with visit 0 of each task, so that a seed gives the same samples whatever came before.
 
     ``name`` tells apart policies that share a config (the weights' version, a baseline); it is part of what resumed
-    rows must agree on.
+    rows must agree on. ``results``: writes samples in their benchmark's own layout too (see ``Suite``).
     """
     recipe = policy.recipe
     rollout, samples = eval_rollout(policy), recipe.evaluation.samples
@@ -60,7 +62,14 @@ def evaluate_policy(
     return evaluate(
         chosen, roll, scorer or AnswerScorer(), out, info=info, images=policy.store, samples=samples,
         progress=progress, resume=resume, keep_trajectories=keep_trajectories,
+        also=None if results is None else partial(_write, results, policy, out),
     )  # fmt: skip
+
+
+def _write(results: ResultWriter, policy: Policy, out: Path, trajectory: Trajectory, row: ScoreRow) -> None:
+    """A sample's files in its benchmark's own layout."""
+    observation = str(policy.recipe.env.get("observation", "screenshot"))
+    results(out, trajectory, row, policy.store, model=policy.loaded.folder.name, observation=observation)
 
 
 def eval_info(

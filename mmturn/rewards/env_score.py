@@ -26,7 +26,7 @@ class EnvScoreConfig:
 
 
 class EnvScore:
-    """Reads the fact ``score`` that the last turn left; 0.0 for an episode without one.
+    """Reads the fact ``score`` that the world's conclusion or else the last turn left; 0.0 for an episode without one.
 
     Source: binary outcome rewards of WebAgent-R1 (2505.16421) and DART-GUI (2509.23866). Differs: at a turn limit the
     world as it stands is scored, as OSWorld does, unless ``needs_end``.
@@ -41,6 +41,11 @@ class EnvScore:
         """One number for the trajectory."""
         if self.config.needs_end and trajectory.stop.status != "terminated":
             return 0.0
-        told = (turn.facts["score"] for turn in reversed(trajectory.turns) if "score" in turn.facts)
-        score = float(next(told, 0.0))
+        score = told_score(trajectory) or 0.0
         return score if self.config.kind == "raw" else float(score >= self.config.threshold)
+
+
+def told_score(trajectory: Trajectory) -> float | None:
+    """What the world gave: its conclusion, else the last turn that tells a ``score``; None: nothing told any."""
+    facts = (trajectory.facts, *(turn.facts for turn in reversed(trajectory.turns)))
+    return next((float(told["score"]) for told in facts if told.get("score") is not None), None)

@@ -4,7 +4,7 @@ An event loop without a barrier per turn: environments run on a host beside the 
 finished step queues its trajectory's next request while others are still stepping.
 
 The rules of a rollout, each with a test of its number in tests/rollout/test_semantics.py (12: test_seats.py,
-13: test_stream.py):
+13: test_stream.py, 14: test_conclusion.py):
  1. A completion cut by length is closed with the template's end token (mask 0) and parsed like any other.
  2. A completion that does not parse is a bad action: error text, resend, or end, by one setting.
  3. A tool that refuses is treated exactly like a completion that does not parse.
@@ -18,6 +18,7 @@ The rules of a rollout, each with a test of its number in tests/rollout/test_sem
 11. What a context policy asks for itself (a summary) is a turn: it counts for every limit, is not parsed, does nothing.
 12. A world names the seat of the next turn, which sees what was shown to it and what it said; limits count all seats.
 13. A world that asks several questions has each new one worded as an opening, and says which answer is the last.
+14. A world that judges at the end (``Concludes``) does so too where a limit or a bad action ended the episode.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mmturn.errors import ConfigError, DataError, EnvError, ParseError, ToolError
-from mmturn.interfaces import ActionGrammar, Asks, ContextPolicy, Engine, EnvHost, Environment, Seated, Step
+from mmturn.errors import ConfigError, DataError, EnvError, NotRunnable, ParseError, ToolError
+from mmturn.interfaces import ActionGrammar, Asks, Concludes, ContextPolicy, Engine, EnvHost, Environment, Seated, Step
 from mmturn.rollout.addressing import Sight
 from mmturn.rollout.asking import Asking
 from mmturn.rollout.context.append import AppendOnly
@@ -175,16 +176,17 @@ class Driver:
         running = self._running[key]
         if isinstance(result, Step):
             result = _storable(result)
-        if isinstance(result, ToolError) and running.completion is not None:
+        if running.ending is not None:
+            self._on_conclusion(running, *running.ending, result)
+        elif isinstance(result, ToolError) and running.completion is not None:
             self._record(running, str(result), {})
             self._bad_action(running, str(result))
         elif isinstance(result, TimeoutError):
             self._record(running, None, {})
             self._finish(running, StopReason.TIME_LIMIT, error=str(result))
         elif isinstance(result, Exception):
-            kind = "" if isinstance(result, EnvError) else f"{type(result).__name__}: "
             self._record(running, None, {})
-            self._finish(running, StopReason.ENV_FAILED, error=f"{kind}{result}")
+            self._finish(running, *_broken(result))
         elif isinstance(result, Step) and running.completion is not None:
             self._on_outcome(running, result)
         elif isinstance(result, Observation) and running.completion is None:
@@ -194,6 +196,15 @@ class Driver:
             self._ask(running, self.grammar.opening(running.task, Observation(result.parts, result.is_error)))
         else:
             raise EnvError(f"reset must return an Observation and step a Step, got {result!r:.100}")
+
+    def _on_conclusion(self, running: Running, stop: StopReason, answer: str | None, result: Any) -> None:
+        """What an environment made of an episode that has ended."""
+        told = result if isinstance(result, Exception) else _storable(Step(None, True, result))
+        if isinstance(told, Step):
+            running.facts.update(told.facts)
+            self._close(running, stop, answer)
+        else:
+            self._close(running, *_broken(told))
 
     def _on_outcome(self, running: Running, step: Step) -> None:
         self._record(running, None, step.facts)
@@ -316,6 +327,15 @@ class Driver:
         running.opened = {}
 
     def _finish(self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None) -> None:
+        """The episode is over; an environment that judges at the end does so first (rule 14)."""
+        judged = stop is StopReason.ANSWERED or stop is StopReason.TIME_LIMIT or stop.status == "failed"
+        if judged or not isinstance(running.env, Concludes):
+            self._close(running, stop, answer, error)
+            return
+        running.ending = (stop, answer)
+        self._submit(running, running.env.conclude)
+
+    def _close(self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None) -> None:
         del self._running[running.episode.id]
         if error is not None:
             log.warning("trajectory %s: %s: %s", running.episode.id, stop.value, error)
@@ -329,6 +349,13 @@ class Driver:
 def _asked(running: Running) -> Task | None:
     """The question that is open, where the environment asks several."""
     return running.env.asked if isinstance(running.env, Asks) else None
+
+
+def _broken(error: Exception) -> tuple[StopReason, None, str]:
+    """How an error of an environment ends an episode: the reason, no answer, the message."""
+    stop = StopReason.NOT_RUNNABLE if isinstance(error, NotRunnable) else StopReason.ENV_FAILED
+    kind = "" if isinstance(error, EnvError) else f"{type(error).__name__}: "
+    return stop, None, f"{kind}{error}"
 
 
 def _storable(step: Step) -> Step | EnvError:

@@ -58,6 +58,8 @@ class Running:
     """Every view shown so far; Action.view indexes it."""
     sampled: int = 0
     """Tokens sampled so far."""
+    ending: tuple[StopReason, str | None] | None = None
+    """How it ends, and with which answer, while its environment concludes it."""
     completion: Completion | None = None
     actions: tuple[Action, ...] = ()
     facts: dict[str, Json] = field(default_factory=dict)
