@@ -264,6 +264,7 @@ CONTEXTS = Registry(
         "window": "mmturn.rollout.context.window:Window",
         "placeholder": "mmturn.rollout.context.placeholder:Placeholder",
         "keep_images": "mmturn.rollout.context.images:KeepImages",
+        "history": "mmturn.rollout.context.history:History",
         "tool_window": "mmturn.rollout.context.tool_window:ToolWindow",
         "summary": "mmturn.rollout.context.summary:Summary",
         "memory": "mmturn.rollout.context.memory:Memory",

@@ -31,6 +31,17 @@ def gae(
     return tuple(reversed(result))
 
 
+def length_lam(length: int, alpha: float) -> float:
+    """Lambda of a response of ``length`` sampled tokens, ``1 - 1 / (alpha length)``, at least 0. Raises ValueError.
+
+    Source: VAPO's length-adaptive GAE, as UI-TARS-2 (2509.02544) uses it, alpha 0.05. Differs: the length is that of
+    all sampled tokens of a trajectory, and short ones get 0 where the formula would be negative.
+    """
+    if alpha <= 0 or length < 1:
+        raise ValueError(f"wanted alpha > 0 and length >= 1, got {alpha} and {length}")
+    return max(1.0 - 1.0 / (alpha * length), 0.0)
+
+
 def token_gae(
     rewards: Sequence[float],
     values: Sequence[float],

@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mmturn.tasks.gui.web import SHIPPED as SITE_LEVELS
+from mmturn.tasks.gui.words import LEVELS as MINIWOB_LEVELS
 from mmturn.tasks.video_world.words import LEVELS as VIDEO_LEVELS
 from mmturn.tasks.visual_search.words import LEVELS as SEARCH_LEVELS
 
@@ -29,4 +31,6 @@ class World:
 WORLDS = {
     "visual_search": World("mmturn.tasks.visual_search", SEARCH_LEVELS),
     "video_world": World("mmturn.tasks.video_world", VIDEO_LEVELS),
+    "miniwob": World("mmturn.tasks.gui.world", MINIWOB_LEVELS),
+    "sites": World("mmturn.tasks.gui.site_world", SITE_LEVELS),
 }

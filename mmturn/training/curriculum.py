@@ -11,6 +11,8 @@ from mmturn.training.processes import Processes
 from mmturn.training.settings import CurriculumConfig
 from mmturn.types import Json, Task, Trajectory
 
+_LONGEST = ""
+
 
 class Curriculum:
     """Plans the episodes of an update. What it learns of tasks is part of a checkpoint."""
@@ -20,6 +22,7 @@ class Curriculum:
             raise ConfigError(f"curriculum.least_rollouts is {config.least_rollouts}, more than rl.group_size")
         self.config, self.group_size, self.seed = config, group_size, seed
         self._rates: dict[str, float] = {}
+        self._longest: dict[str, int] = {}
 
     def episodes(self, visits: Sequence[tuple[Task, int]], update: int) -> list[Episode]:
         """The episodes of some task visits, ``update`` counted from 1."""
@@ -44,28 +47,35 @@ class Curriculum:
         steps = task.meta.get("expert_steps")
         if self.config.expert_tolerance and isinstance(steps, int):
             limits.append(max(step_budget(steps, self.config.expert_tolerance, self.config.expert_limit), 1))
+        if self.config.longest_success and task.id in self._longest:
+            limits.append(self._longest[task.id])
         return min(limits, default=None)
 
     def note(self, groups: Sequence[Sequence[Trajectory]], processes: Processes) -> None:
-        """Remember how often the tasks of all processes succeeded. All processes must call it."""
-        if self.config.easy_above >= 1:
+        """Remember how often the tasks of all processes succeeded, and in how many turns at most. All processes must
+        call it."""
+        if self.config.easy_above >= 1 and not self.config.longest_success:
             return
-        own: dict[str, float] = {}
+        own: dict[str, tuple[float, int]] = {}
         for group in groups:
             fine = [trajectory for trajectory in group if trajectory.reward is not None]
             if fine:
-                solved = sum(succeeded(trajectory, self.config.success) for trajectory in fine)
-                own[group[0].task.id] = solved / len(fine)
-        for rates in processes.gather(own):
-            self._rates.update(rates)
+                solved = [trajectory.num_turns for trajectory in fine if succeeded(trajectory, self.config.success)]
+                own[group[0].task.id] = len(solved) / len(fine), max(solved, default=0)
+        for found in processes.gather(own):
+            for task, (rate, turns) in found.items():
+                self._rates[task] = rate
+                if self.config.longest_success and turns:
+                    self._longest[task] = max(turns, self._longest.get(task, 0))
 
     def state(self) -> dict[str, Json]:
-        """Success rates by task."""
-        return dict(self._rates)
+        """Success rates by task; under ``_LONGEST``, which names no task, the turns of longest successes."""
+        return {**self._rates, **({_LONGEST: dict(self._longest)} if self._longest else {})}
 
     def load_state(self, state: Mapping[str, Json]) -> None:
         """Take stored ones."""
-        self._rates = {task: float(rate) for task, rate in state.items()}
+        self._rates = {task: float(rate) for task, rate in state.items() if task != _LONGEST}
+        self._longest = {task: int(turns) for task, turns in state.get(_LONGEST, {}).items()}
 
 
 def succeeded(trajectory: Trajectory, term: str) -> bool:

@@ -254,6 +254,8 @@ class CurriculumConfig:
     """Tasks that succeed more often than this are sampled less: DART, 0.6. See ``credit.curriculum.rollouts``."""
     least_rollouts: int = 2
     """Trajectories of a task that always succeeds."""
+    longest_success: bool = False
+    """Most turns of a task that succeeded before are those of its longest success: DART's dynamic length."""
     success: str = "answer"
     """Term of the rubric that is above 0 where a trajectory succeeded."""
     success_pool: bool = False

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmturn.credit.gae import bilevel_gae, gae, token_gae, value_targets
+from mmturn.credit.gae import bilevel_gae, gae, length_lam, token_gae, value_targets
+from mmturn.credit.graded import example_graded
+from mmturn.credit.pieces import credit
 from tests.vectors import VECTORS
 
 NAN = float("nan")
@@ -120,3 +123,19 @@ def test_with_discount_two_levels_are_two() -> None:
     two = bilevel(VECTORS["bilevel_gae_basic"], gamma=0.95, gamma_high=0.95)
     one = token_gae(inputs["rewards"], inputs["values"], inputs["mask"], 0.95, 1.0)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) == pytest.approx(0.176, abs=1e-3)
+
+
+def test_lambda_by_length() -> None:
+    assert [length_lam(length, 0.05) for length in (10, 20, 40, 2000)] == near([0.0, 0.0, 0.5, 0.99])
+    for length, alpha in ((0, 0.05), (10, 0.0), (10, -1.0)):
+        with pytest.raises(ValueError, match="wanted alpha > 0"):
+            length_lam(length, alpha)
+
+
+def test_the_box_takes_lambda_from_each_trajectory() -> None:
+    made = example_graded(0, 1.0, [0.0, 0.0])
+    values = tuple(tuple(0.25 for _ in range(count)) for count in made.tokens)
+    graded = replace(made, signals=replace(made.signals, values=values))
+    length, box = sum(graded.tokens), credit.gae
+    assert box([graded], length_alpha=4 / length) == box([graded], lam=0.75) != box([graded], lam=1.0)
+    assert box([graded], lam=0.5) == box([graded], lam=0.5, length_alpha=0.0)

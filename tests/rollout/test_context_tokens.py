@@ -35,6 +35,8 @@ COMPONENTS = {
     "window_images": {"name": "window", "images": 3},
     "placeholder": {"name": "placeholder"},
     "keep_images": {"name": "keep_images", "images": 2},
+    "history": {"name": "history", "turns": 2, "images": 2, "tell": "actions"},
+    "actions_alone": {"name": "history", "thoughts": "drop", "opening_tag": "e"},
     "tool_window": {"name": "tool_window"},
     "summary": {
         "name": "summary",
@@ -127,6 +129,17 @@ SEEN = {
             USER + "<image>Q?" + ASSISTANT + CALL + NEXT + RESULT + ASSISTANT,
             USER + "<image>Q?" + ASSISTANT + "hm" + NEXT + "<tool_response>Error: neither a tool call nor an answer: "
             "end with <tool_call>...</tool_call> or <answer>...</answer></tool_response>" + ASSISTANT,
+        ],
+    ),
+    "history": (
+        {"name": "history", "thoughts": "drop", "opening_tag": "<tool_call>", "closing_tag": "</tool_call>", "images": 1,
+         "text": "[gone]", "turns": 1, "tell": "actions"},
+        ["Oé." + CALL, "Hm." + CALL, "<answer>3</answer>"],
+        [
+            USER + "<image>Q?" + ASSISTANT,
+            USER + "[gone]Q?" + ASSISTANT + CALL + NEXT + RESULT + ASSISTANT,
+            USER + "[gone]Q?\n\nPrevious actions:\nStep 1: crop(bbox_2d=[5, 5, 50, 50])\n"
+            + RESULT.replace("<image>", "[gone]") + ASSISTANT + CALL + NEXT + RESULT + ASSISTANT,
         ],
     ),
     "memory": (

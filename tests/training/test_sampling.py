@@ -153,6 +153,24 @@ def test_easy_tasks_are_sampled_less_and_a_checkpoint_knows_it() -> None:
     assert World().sampler.state() == {"taken": 0}, "a checkpoint of a run without them is as it was"
 
 
+def test_a_task_gets_no_more_turns_than_its_longest_success() -> None:
+    settings = {"curriculum": {"longest_success": True, "turn_caps": [7]}}
+    world = World(**settings)
+    sampled = world.sample(1)
+    longest: dict[str, int] = {}
+    for trajectory, _ in sampled.in_loss:
+        if trajectory.reward is not None and trajectory.reward.components.get("answer", 0.0) > 0:
+            longest[trajectory.task.id] = max(longest.get(trajectory.task.id, 0), trajectory.num_turns)
+    assert longest, "some task succeeded"
+    state = world.sampler.state()
+    other = World(**settings)
+    other.sampler.load_state(state)
+    for made in (world, other):
+        turns = {task: made.sampler.curriculum.turns(Task(task, "?"), 2) for task in (*longest, "unseen")}
+        assert turns == {**longest, "unseen": 7}
+    assert other.sampler.state() == state
+
+
 def test_what_makes_no_sense_is_told() -> None:
     with pytest.raises(ConfigError, match="least_rollouts is 8, more than rl.group_size"):
         Curriculum(CurriculumConfig(easy_above=0.5, least_rollouts=8), 4, 0)

@@ -90,11 +90,20 @@ def igpo(
 
 
 @needs("values")
-def gae(group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0) -> list[Worth]:
-    """GAE over sampled tokens, a turn's reward on its last token; ``whiten`` normalises it. See ``gae.gae``."""
-    return [
-        cut(gaes.gae(token_rewards(g), flat(values_of(g)), gamma, lam, g.signals.final_value), g.tokens) for g in group
-    ]
+def gae(
+    group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0, length_alpha: float = 0.0
+) -> list[Worth]:
+    """GAE over sampled tokens, a turn's reward on its last token; ``whiten`` normalises it. See ``gae.gae``.
+
+    With ``length_alpha`` above 0 lambda follows from a trajectory's length instead (``gae.length_lam``); values that
+    regress to ``critic.targets: returns`` have a lambda of 1 of their own, so that the two are decoupled.
+    """
+    worths: list[Worth] = []
+    for g in group:
+        rewards = token_rewards(g)
+        lam_of = gaes.length_lam(len(rewards), length_alpha) if length_alpha and rewards else lam
+        worths.append(cut(gaes.gae(rewards, flat(values_of(g)), gamma, lam_of, g.signals.final_value), g.tokens))
+    return worths
 
 
 @needs("values")

@@ -32,3 +32,18 @@ def with_observations(
     """The messages with each observation changed; ``change`` is told how many observations come before it."""
     numbers = count()
     return tuple(m if isinstance(m, Said) else change(next(numbers), m) for m in messages)
+
+
+def with_last_images(
+    messages: Sequence[Message], images: int, text: str, keep_opening: bool = False
+) -> tuple[Message, ...]:
+    """The messages with a text in place of every image but the last ``images``; with ``keep_opening`` those of the first
+    observation stay and do not count."""
+    counts = [len(message.views) for message in messages if not isinstance(message, Said)]
+
+    def change(number: int, observation: Observation) -> Observation:
+        if number == 0 and keep_opening:
+            return observation
+        return without_images(observation, text, max(images - sum(counts[number + 1 :]), 0))
+
+    return with_observations(messages, change)

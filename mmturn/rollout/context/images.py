@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmturn.errors import ConfigError
-from mmturn.interfaces import Context, Room, Said
-from mmturn.rollout.context.conversation import conversation, with_observations, without_images
+from mmturn.interfaces import Context, Room
+from mmturn.rollout.context.conversation import conversation, with_last_images
 from mmturn.types import Observation, Turn
 
 
@@ -40,11 +40,4 @@ class KeepImages:
     def next(self, turns: Sequence[Turn], shown: Observation | None, room: Room) -> Context:
         """The conversation with its old images replaced."""
         config, messages = self.config, conversation(turns, shown)
-        counts = [len(message.views) for message in messages if not isinstance(message, Said)]
-
-        def change(number: int, observation: Observation) -> Observation:
-            if number == 0 and config.keep_opening:
-                return observation
-            return without_images(observation, config.text, max(config.images - sum(counts[number + 1 :]), 0))
-
-        return Context(with_observations(messages, change))
+        return Context(with_last_images(messages, config.images, config.text, config.keep_opening))

@@ -54,8 +54,9 @@ def size_of(name: str) -> Size:
 
 
 def miniwob_task(name: str, seed: int) -> Task:
-    """One instance: the page's own goal is said when it is shown."""
-    return Task(f"miniwob/{name}/{seed}", QUESTION, meta={"browser": {"miniwob": name, "seed": seed}})
+    """One instance: the page's own goal is said when it is shown. Results are told by ``level``, the task's name."""
+    meta = {"browser": {"miniwob": name, "seed": seed}, "level": name}
+    return Task(f"miniwob/{name}/{seed}", QUESTION, meta=meta)
 
 
 def miniwob_tasks(chosen: Sequence[str], seeds: Iterable[int]) -> list[Task]:

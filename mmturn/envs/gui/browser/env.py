@@ -42,6 +42,8 @@ class BrowserConfig:
     """Least and most pixels of a screenshot as shown."""
     text: Literal["none", "elements", "accessibility"] = "none"
     """Words beside the screenshot: the elements with their ids, which actions may then name; the accessibility tree."""
+    screenshot: bool = True
+    """Show the page as a picture; False: in words alone, which ``text`` then has to name."""
     say_goal: bool = True
     """Say in words what a MiniWoB++ page asks for, beside its picture."""
     actions: tuple[str, ...] = tuple(spec.name for spec in BROWSER)
@@ -61,6 +63,8 @@ class BrowserConfig:
         if not 0.25 <= self.scale <= 4:
             raise ConfigError(f"scale must be from 0.25 to 4, got {self.scale}")
         check_settings(self, BROWSER)
+        if not self.screenshot and self.text == "none":
+            raise ConfigError("text must be elements or accessibility where screenshot is false: nothing would be shown")
 
 
 @dataclass
@@ -188,7 +192,7 @@ class BrowserEnv:
             await session.page.set_viewport_size({"width": size.width, "height": size.height})
             session.size = size
         said = await world.begin(session, seed)
-        return said, await session.screenshot(), await self._words(session)
+        return said, await self._shot(session), await self._words(session)
 
     async def _carried_out(
         self, session: Session, world: World, todo: Sequence[Todo]
@@ -219,7 +223,7 @@ class BrowserEnv:
                 await self._tell(session, tally, outcome, blocked)
                 return Step(None, True, tally.facts), None, ""
         await asyncio.sleep(self.config.settle_s)
-        shot = await session.screenshot()
+        shot = await self._shot(session)
         outcome = await world.look(session)
         await self._tell(session, tally, outcome, blocked)
         if outcome.done:
@@ -237,6 +241,13 @@ class BrowserEnv:
         if session.blocked[blocked:]:
             facts["blocked"] = session.blocked[blocked:][:_MOST_NOTES]
 
+    async def _shot(self, session: Session) -> bytes:
+        """The screenshot; nothing, for a page that has loaded, where none is shown."""
+        if self.config.screenshot:
+            return await session.screenshot()
+        await session.loaded()
+        return b""
+
     async def _words(self, session: Session) -> str:
         if self.config.text == "elements":
             return await elements_text(session)
@@ -245,7 +256,9 @@ class BrowserEnv:
         return ""
 
     def _shown(self, shot: bytes, words: str) -> Observation:
-        """A screenshot as a view, with words behind it."""
+        """A screenshot as a view, with words behind it; or words alone."""
+        if not self.config.screenshot:
+            return Observation((words or "The page shows nothing that could be acted on.",))
         view = fit(self.store.put_bytes(shot, "the screenshot"), self.size_rule, PixelBudget(*self.config.budget))
         self._views.append(view)
         return Observation((view, words) if words else (view,))

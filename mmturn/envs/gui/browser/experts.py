@@ -15,6 +15,8 @@ from mmturn.types import Action, Task
 
 _WHERE = """(selector) => { const one = document.querySelector(selector); if (!one) return null;
   const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2, innerHeight]; }"""
+_LISTED = """(all, selector) => { const one = document.querySelector(selector); if (!one) return null;
+  return [all.indexOf(one), one.getBoundingClientRect().y > 0]; }"""
 
 
 class BrowserExpert:
@@ -40,10 +42,12 @@ class BrowserExpert:
             return (finish(DONE),)
         kind, *words = self._steps[0]
         if kind in ("click", "type", "select"):
-            place = self._place(words[0], views - 1)
+            place = self._place(words[0], views - 1) if self._env.config.screenshot else self._element(words[0])
             if isinstance(place, Action):
                 return (place,)
             self._steps.pop(0)
+            if isinstance(place, str):
+                return (_by_id(kind, place, words[1:]),)
             return _on_element(kind, place, words[1:], views - 1)
         self._steps.pop(0)
         return (self._action((kind, *words), views - 1),)
@@ -65,6 +69,16 @@ class BrowserExpert:
             return act("scroll", view, point=middle, dy=y - height / 2, unit="px")
         return self._shown([x, y], view)
 
+    def _element(self, selector: str) -> str | Action:
+        """The id of an element in the words that are shown, or the scroll that brings it among them."""
+        session = self._env.session
+        assert session.listed is not None
+        found = self._env.pool.run(session.listed.evaluate(_LISTED, selector), 5.0)
+        if found is None:
+            raise EnvError(f"task {self._task.id}: there is no {selector} on the page")
+        index, below = found
+        return str(index) if index >= 0 else act("scroll", dy=1 if below else -1, unit="page")
+
     def _shown(self, point: Sequence[float], view: int) -> list[float]:
         """CSS pixels as pixels of a view."""
         scale = self._env.config.scale
@@ -80,6 +94,15 @@ class BrowserExpert:
         if kind == "scroll":
             return act("scroll", view, point=self._shown(words[:2], view), dy=words[2], unit="px")
         return plain_step(self._task, step)
+
+
+def _by_id(kind: str, element: str, words: Sequence[str]) -> Action:
+    """One action on an element that is named in words; what is typed goes behind what stands there."""
+    if kind == "click":
+        return act("click", element=element)
+    if kind == "type":
+        return act("type", element=element, text=words[0])
+    return act("select_option", element=element, option=words[0])
 
 
 def _on_element(kind: str, point: list[float], words: Sequence[str], view: int) -> tuple[Action, ...]:

@@ -81,6 +81,11 @@ class Session:
         await self.page.goto(url, wait_until="load")
         self._check_fault()
 
+    async def loaded(self) -> None:
+        """Wait until the page has loaded. Raises EnvError where it failed."""
+        await self.page.wait_for_load_state("load")
+        self._check_fault()
+
     async def screenshot(self) -> bytes:
         """What is seen, as PNG: ``size`` times ``scale`` pixels."""
         page = self.page

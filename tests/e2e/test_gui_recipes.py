@@ -1,0 +1,131 @@
+"""Recipes for screens take an update when a tiny model of the same family is swapped in, in the real browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from mmturn.config import shipped_recipes
+from mmturn.envs.gui.browser.pool import close_pools
+from mmturn.geometry import Size
+from mmturn.jobs.sft import sft_policy
+from mmturn.jobs.train import train_policy
+from mmturn.recipe import read_recipe
+from mmturn.store.trajectories import read_trajectories
+from mmturn.tasks.gui.web import shipped_tasks
+from mmturn.testing.tiny import tiny_model
+from mmturn.training.log import read_metrics
+from mmturn.types import ImageRef, Task, Trajectory
+
+STAGES = {
+    "ui_tars_2": ["ui_tars_2_sft", "ui_tars_2"],
+    "dart": ["dart_gui"],
+    "mobile_r1": ["mobile_r1_sft", "mobile_r1_step", "mobile_r1_task"],
+    "webagent_r1": ["webagent_r1_bc", "webagent_r1"],
+    "active_vln": ["active_vln_sft"],
+}
+BROWSER = ("ui_tars_2_sft", "ui_tars_2", "dart_gui", "mobile_r1_sft", "mobile_r1_task", "webagent_r1_bc", "webagent_r1")
+TINY = (
+    "model.download=false", "model.dtype=float32", "training.zero_stage=0", "training.updates=1", "training.warmup=0",
+    "training.micro_batch_rows=2", "training.save_every=0", "training.log=[]", "training.progress=false",
+    "data.validation_tasks=0",
+)  # fmt: skip
+RL = (
+    "rl.group_size=2", "rl.groups_per_update=1", "rl.minibatches=1", "rollout.max_turns=2", "rollout.max_new_tokens=6",
+    "rollout.bad_action=continue", "rollout.deterministic=true",
+)  # fmt: skip
+SFT = ("sft.rows_per_update=2", "sft.epochs=0")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model("qwen2_5_vl", tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def browser(chromium: str, pytestconfig: pytest.Config) -> Iterator[None]:
+    if importlib.util.find_spec("playwright") is None:
+        words = "the browser environment needs playwright: pip install 'mmturn[gui]'"
+        pytest.fail(words) if pytestconfig.getoption("--require-browser") else pytest.skip(words)
+    torch.set_num_threads(1)
+    yield
+    close_pools()
+
+
+def recipe_of(name: str, model: Path, *more: str) -> Any:
+    kind = SFT if name.endswith(("_sft", "_bc")) else RL
+    small = () if name not in BROWSER else ("env.budget=[784,3136]", "env.prewarmed=0")
+    return read_recipe(name, (f"model.path={model}", *TINY, *kind, *small, *more))[0]
+
+
+def site_task(name: str) -> Task:
+    return next(web.task() for web in shipped_tasks() if web.id == name)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", [name for name in BROWSER if not name.endswith(("_sft", "_bc"))])
+def test_a_recipe_takes_an_update_in_the_browser(name: str, model: Path, browser: None, tmp_path: Path) -> None:
+    recipe = recipe_of(name, model, *(["critic.pretrain_updates=0"] if name == "ui_tars_2" else []))
+    train_policy(recipe, tmp_path / "run", tasks=[site_task("bio")], validation=())
+    (line,) = read_metrics(tmp_path / "run")
+    assert line["rollout/failed"] == 0 and line["rollout/trajectories"] == 2
+    trajectories = list(read_trajectories(tmp_path / "run"))
+    seen = [view for trajectory in trajectories for view in trajectory.views]
+    assert bool(seen) == (name != "webagent_r1")
+    assert {trajectory.meta["context"] for trajectory in trajectories} == {recipe.context["name"]}
+    if name == "webagent_r1":
+        assert all(re.search(r"\[0\] \w+", trajectory.turns[0].observation.text) for trajectory in trajectories)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", [name for name in BROWSER if name.endswith(("_sft", "_bc"))])
+def test_a_first_stage_learns_from_solutions(name: str, model: Path, browser: None, tmp_path: Path) -> None:
+    recipe = recipe_of(name, model, "data.train_tasks=1", "data.levels=[settings]")
+    sft_policy(recipe, tmp_path / "run")
+    (line,) = read_metrics(tmp_path / "run")
+    assert line["sft/loss"] > 0
+
+
+def test_mobile_r1_learns_single_steps(model: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 96), "white").save(tmp_path / "screen.png")
+    (tmp_path / "rows.jsonl").write_text(
+        '{"id": "a", "image": "screen.png", "question": "Open it.", "meta": {"target": {"kind": "box", "numbers": '
+        '[8, 8, 40, 40]}}}\n'
+    )
+    recipe = recipe_of("mobile_r1_step", model, f"data.train={tmp_path / 'rows.jsonl'}", "env.budget=[784,3136]")
+    train_policy(recipe, tmp_path / "run", validation=())
+    (line,) = read_metrics(tmp_path / "run")
+    assert line["rollout/failed"] == 0 and "reward/click_hit" in line
+
+
+def test_active_vln_begins_with_expert_walks(model: Path, tmp_path: Path) -> None:
+    recipe = recipe_of("active_vln_sft", model, "data.train_tasks=1", "env.budget=[784,3136]", "env.max_actions=30")
+    sft_policy(recipe, tmp_path / "run")
+    (line,) = read_metrics(tmp_path / "run")
+    assert line["sft/loss"] > 0
+
+
+def test_every_stage_ships_with_a_launcher(repo: Path) -> None:
+    for name in (name for stages in STAGES.values() for name in stages):
+        launcher = repo / "train" / f"{name}.sh"
+        command = "sft" if name.endswith(("_sft", "_bc")) else "train"
+        assert name in shipped_recipes() and os.access(launcher, os.X_OK)
+        assert f"-m mmturn {command} {name} " in launcher.read_text(encoding="utf-8")
+
+
+def test_published_constants_are_as_published() -> None:
+    """Source: DART (2509.23866), UI-TARS-2 (2509.02544), WebAgent-R1 (2505.16421)."""
+    dart, tars, web = (read_recipe(name, ("model.path=checkpoints/nano",))[0] for name in ("dart_gui", "ui_tars_2", "webagent_r1"))
+    assert (dart.rl.group_size, dart.rl.kl_coef, dart.rl.correction.cap, dart.training.lr) == (8, 0.1, 1.0, 1e-6)
+    assert (dart.rollout.max_turns, dart.context["images"], dart.context["turns"]) == (30, 5, 35)
+    assert (tars.method.credit["length_alpha"], tars.critic.targets) == (0.05, "returns")
+    assert tars.rl.clip_high > tars.rl.clip_low and tars.critic.pretrain_updates > 0
+    assert (web.rollout.max_turns, web.rl.aggregation, web.env["screenshot"]) == (30, "turn_mean", False)
