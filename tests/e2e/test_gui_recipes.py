@@ -15,7 +15,6 @@ from PIL import Image
 
 from mmturn.config import shipped_recipes
 from mmturn.envs.gui.browser.pool import close_pools
-from mmturn.geometry import Size
 from mmturn.jobs.sft import sft_policy
 from mmturn.jobs.train import train_policy
 from mmturn.recipe import read_recipe
@@ -23,7 +22,7 @@ from mmturn.store.trajectories import read_trajectories
 from mmturn.tasks.gui.web import shipped_tasks
 from mmturn.testing.tiny import tiny_model
 from mmturn.training.log import read_metrics
-from mmturn.types import ImageRef, Task, Trajectory
+from mmturn.types import Task
 
 STAGES = {
     "ui_tars_2": ["ui_tars_2_sft", "ui_tars_2"],
@@ -98,7 +97,7 @@ def test_mobile_r1_learns_single_steps(model: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 96), "white").save(tmp_path / "screen.png")
     (tmp_path / "rows.jsonl").write_text(
         '{"id": "a", "image": "screen.png", "question": "Open it.", "meta": {"target": {"kind": "box", "numbers": '
-        '[8, 8, 40, 40]}}}\n'
+        "[8, 8, 40, 40]}}}\n"
     )
     recipe = recipe_of("mobile_r1_step", model, f"data.train={tmp_path / 'rows.jsonl'}", "env.budget=[784,3136]")
     train_policy(recipe, tmp_path / "run", validation=())
@@ -123,7 +122,8 @@ def test_every_stage_ships_with_a_launcher(repo: Path) -> None:
 
 def test_published_constants_are_as_published() -> None:
     """Source: DART (2509.23866), UI-TARS-2 (2509.02544), WebAgent-R1 (2505.16421)."""
-    dart, tars, web = (read_recipe(name, ("model.path=checkpoints/nano",))[0] for name in ("dart_gui", "ui_tars_2", "webagent_r1"))
+    names = ("dart_gui", "ui_tars_2", "webagent_r1")
+    dart, tars, web = (read_recipe(name, ("model.path=checkpoints/nano",))[0] for name in names)
     assert (dart.rl.group_size, dart.rl.kl_coef, dart.rl.correction.cap, dart.training.lr) == (8, 0.1, 1.0, 1e-6)
     assert (dart.rollout.max_turns, dart.context["images"], dart.context["turns"]) == (30, 5, 35)
     assert (tars.method.credit["length_alpha"], tars.critic.targets) == (0.05, "returns")

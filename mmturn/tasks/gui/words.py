@@ -21,6 +21,6 @@ resize-textarea right-angle scroll-text scroll-text-2 search-engine sign-agreeme
 simple-arithmetic social-media social-media-all social-media-some stock-market terminal text-editor text-transform
 tic-tac-toe unicode-test use-autocomplete use-autocomplete-nodelay use-colorwheel use-colorwheel-2 use-slider
 use-slider-2 use-spinner visual-addition
-""".split()
+""".split()  # noqa: SIM905
 )
 """Those of ``miniwob.names()``, sorted."""
