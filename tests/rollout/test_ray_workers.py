@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from mmturn.envs.gui.browser.pool import close_pools
-from mmturn.errors import EnvError
 from mmturn.rollout import Driver, RolloutConfig, episodes
-from mmturn.rollout.workers.link import Start
+from mmturn.rollout.workers.link import Gone, Start
+from mmturn.rollout.workers.ray_actor import RayLink
 from mmturn.rollout.workers.remote import WorkerHost, stand_in
 from mmturn.rollout.workers.settings import WorkersConfig
 from mmturn.rollout.workers.starting import make_pool
@@ -92,10 +92,10 @@ def test_a_step_that_takes_too_long_is_given_up() -> None:
 
 
 def test_a_world_that_cannot_be_made_says_why() -> None:
-    pool = pool_of({"fault": True}, start_timeout_s=4.0)
-    with pytest.raises(EnvError, match="ValueError: this world cannot be made"):
-        stand_in(TextWorld(), pool, None)().reset(Task("a", "?"), 0)
-    pool.close()
+    link = RayLink(Start("tests.rollout.worker_worlds:make", {"fault": True}), "", 2)
+    with pytest.raises(Gone, match="could not start: ValueError: this world cannot be made"):
+        link.call({"do": "ping"}, 60)
+    link.kill()
 
 
 def test_the_cluster_listens_on_loopback_alone() -> None:

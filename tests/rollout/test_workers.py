@@ -139,8 +139,8 @@ def test_the_backoff_grows_with_failures_in_a_row_and_is_bounded():
 
 
 def test_a_world_that_cannot_be_made_says_why():
-    pool = pool_of(1, {"fault": True}, start_timeout_s=2.0)
-    with pytest.raises(EnvError, match=r"no worker was ready within 2 s: .*ValueError: this world cannot be made"):
+    pool = pool_of(1, {"fault": True}, start_timeout_s=5.0)
+    with pytest.raises(EnvError, match=r"no worker was ready within 5 s: .*ValueError: this world cannot be made"):
         stand_in(TextWorld(), pool, None)().reset(Task("a", "?"), 0)
     pool.close()
 
