@@ -15,15 +15,15 @@ from PIL import Image
 
 from mmturn.config import shipped_recipes
 from mmturn.envs.gui.browser.pool import close_pools
-from mmturn.geometry import Size
 from mmturn.jobs.sft import sft_policy
 from mmturn.jobs.train import train_policy
 from mmturn.recipe import read_recipe
 from mmturn.store.trajectories import read_trajectories
 from mmturn.tasks.gui.web import shipped_tasks
+from mmturn.tasks.rows import write_tasks
 from mmturn.testing.tiny import tiny_model
 from mmturn.training.log import read_metrics
-from mmturn.types import ImageRef, Task, Trajectory
+from mmturn.types import Task
 
 STAGES = {
     "ui_tars_2": ["ui_tars_2_sft", "ui_tars_2"],
@@ -74,10 +74,10 @@ def site_task(name: str) -> Task:
 @pytest.mark.parametrize("name", [name for name in BROWSER if not name.endswith(("_sft", "_bc"))])
 def test_a_recipe_takes_an_update_in_the_browser(name: str, model: Path, browser: None, tmp_path: Path) -> None:
     recipe = recipe_of(name, model, *(["critic.pretrain_updates=0"] if name == "ui_tars_2" else []))
-    train_policy(recipe, tmp_path / "run", tasks=[site_task("bio")], validation=())
+    train_policy(recipe, tmp_path / "run", tasks=[site_task("star-invoice")], validation=())
     (line,) = read_metrics(tmp_path / "run")
-    assert line["rollout/failed"] == 0 and line["rollout/trajectories"] == 2
-    trajectories = list(read_trajectories(tmp_path / "run"))
+    trajectories = list(read_trajectories(tmp_path / "run" / "rollouts"))
+    assert line["rollout/failed"] == 0 and len(trajectories) == 2
     seen = [view for trajectory in trajectories for view in trajectory.views]
     assert bool(seen) == (name != "webagent_r1")
     assert {trajectory.meta["context"] for trajectory in trajectories} == {recipe.context["name"]}
@@ -88,7 +88,8 @@ def test_a_recipe_takes_an_update_in_the_browser(name: str, model: Path, browser
 @pytest.mark.browser
 @pytest.mark.parametrize("name", [name for name in BROWSER if name.endswith(("_sft", "_bc"))])
 def test_a_first_stage_learns_from_solutions(name: str, model: Path, browser: None, tmp_path: Path) -> None:
-    recipe = recipe_of(name, model, "data.train_tasks=1", "data.levels=[settings]")
+    write_tasks([site_task("add-two-things")], tmp_path / "tasks.jsonl")
+    recipe = recipe_of(name, model, f"data.train={tmp_path / 'tasks.jsonl'}")
     sft_policy(recipe, tmp_path / "run")
     (line,) = read_metrics(tmp_path / "run")
     assert line["sft/loss"] > 0
@@ -98,9 +99,9 @@ def test_mobile_r1_learns_single_steps(model: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 96), "white").save(tmp_path / "screen.png")
     (tmp_path / "rows.jsonl").write_text(
         '{"id": "a", "image": "screen.png", "question": "Open it.", "meta": {"target": {"kind": "box", "numbers": '
-        '[8, 8, 40, 40]}}}\n'
+        "[8, 8, 40, 40]}}}\n"
     )
-    recipe = recipe_of("mobile_r1_step", model, f"data.train={tmp_path / 'rows.jsonl'}", "env.budget=[784,3136]")
+    recipe = recipe_of("mobile_r1_step", model, f"data.train={tmp_path / 'rows.jsonl'}", "env.root_budget=[784,3136]")
     train_policy(recipe, tmp_path / "run", validation=())
     (line,) = read_metrics(tmp_path / "run")
     assert line["rollout/failed"] == 0 and "reward/click_hit" in line
@@ -123,7 +124,8 @@ def test_every_stage_ships_with_a_launcher(repo: Path) -> None:
 
 def test_published_constants_are_as_published() -> None:
     """Source: DART (2509.23866), UI-TARS-2 (2509.02544), WebAgent-R1 (2505.16421)."""
-    dart, tars, web = (read_recipe(name, ("model.path=checkpoints/nano",))[0] for name in ("dart_gui", "ui_tars_2", "webagent_r1"))
+    names = ("dart_gui", "ui_tars_2", "webagent_r1")
+    dart, tars, web = (read_recipe(name, ("model.path=checkpoints/nano",))[0] for name in names)
     assert (dart.rl.group_size, dart.rl.kl_coef, dart.rl.correction.cap, dart.training.lr) == (8, 0.1, 1.0, 1e-6)
     assert (dart.rollout.max_turns, dart.context["images"], dart.context["turns"]) == (30, 5, 35)
     assert (tars.method.credit["length_alpha"], tars.critic.targets) == (0.05, "returns")

@@ -121,8 +121,16 @@ EXACT = {
         [[0], [1, 2], [3]],
     ),
     "history in words": (
-        {"name": "history", "turns": 1, "images": 0, "tell": "written", "opening_tag": ">", "none": "None",
-         "heading": "H", "line": "{step}. {words}"},
+        {
+            "name": "history",
+            "turns": 1,
+            "images": 0,
+            "tell": "written",
+            "opening_tag": ">",
+            "none": "None",
+            "heading": "H",
+            "line": "{step}. {words}",
+        },
         ["a>look:1", "hm", "c>look:3", "=5"],
         [
             "S▣Q:?\n\nH\nNone\n",
@@ -137,8 +145,8 @@ EXACT = {
         ["a>look:1", "look:2", "=5"],
         [
             "S▣Q:?",
-            "SQ:?\n\nPrevious actions:\nStep 1: look(text=\"1\")\nR1:seen▣",
-            "SQ:?\n\nPrevious actions:\nStep 1: look(text=\"1\")\nStep 2: look(text=\"2\")\nR2:seen▣",
+            'SQ:?\n\nPrevious actions:\nStep 1: look(text="1")\nR1:seen▣',
+            'SQ:?\n\nPrevious actions:\nStep 1: look(text="1")\nStep 2: look(text="2")\nR2:seen▣',
         ],
         [[0], [1], [2]],
     ),

@@ -132,8 +132,8 @@ SEEN = {
         ],
     ),
     "history": (
-        {"name": "history", "thoughts": "drop", "opening_tag": "<tool_call>", "closing_tag": "</tool_call>", "images": 1,
-         "text": "[gone]", "turns": 1, "tell": "actions"},
+        {"name": "history", "thoughts": "drop", "opening_tag": "<tool_call>", "closing_tag": "</tool_call>",
+         "images": 1, "text": "[gone]", "turns": 1, "tell": "actions"},
         ["Oé." + CALL, "Hm." + CALL, "<answer>3</answer>"],
         [
             USER + "<image>Q?" + ASSISTANT,

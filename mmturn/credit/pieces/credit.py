@@ -90,9 +90,7 @@ def igpo(
 
 
 @needs("values")
-def gae(
-    group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0, length_alpha: float = 0.0
-) -> list[Worth]:
+def gae(group: Sequence[Graded], *, gamma: float = 1.0, lam: float = 1.0, length_alpha: float = 0.0) -> list[Worth]:
     """GAE over sampled tokens, a turn's reward on its last token; ``whiten`` normalises it. See ``gae.gae``.
 
     With ``length_alpha`` above 0 lambda follows from a trajectory's length instead (``gae.length_lam``); values that

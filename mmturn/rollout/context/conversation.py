@@ -37,8 +37,8 @@ def with_observations(
 def with_last_images(
     messages: Sequence[Message], images: int, text: str, keep_opening: bool = False
 ) -> tuple[Message, ...]:
-    """The messages with a text in place of every image but the last ``images``; with ``keep_opening`` those of the first
-    observation stay and do not count."""
+    """The messages with a text in place of every image but the last ``images``; with ``keep_opening`` those of the
+    first observation stay and do not count."""
     counts = [len(message.views) for message in messages if not isinstance(message, Said)]
 
     def change(number: int, observation: Observation) -> Observation:

@@ -28,8 +28,9 @@ def generate(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write ``tasks`` of a split, or all that it has where those are fewer, to ``out_dir/tasks.jsonl``; the file's path.
-    ``levels`` are sites, all when empty, and take turns; ``seed`` orders the tasks of each. ``workers`` has nothing to do.
+    """Write ``tasks`` of a split, or all that it has where those are fewer, to ``out_dir/tasks.jsonl``; the file's
+    path. ``levels`` are sites, all when empty, and take turns; ``seed`` orders the tasks of each. ``workers`` has
+    nothing to do.
 
     Raises ValueError for an unknown level or split.
     """

@@ -67,7 +67,9 @@ class BrowserConfig:
         if not 0.25 <= self.scale <= 4:
             raise ConfigError(f"scale must be from 0.25 to 4, got {self.scale}")
         if not self.screenshot and self.text == "none":
-            raise ConfigError("text must be elements or accessibility where screenshot is false: nothing would be shown")
+            raise ConfigError(
+                "text must be elements or accessibility where screenshot is false: nothing would be shown"
+            )
         known = [spec.name for spec in BROWSER]
         unknown = [name for name in self.actions if name not in known]
         if unknown or not self.actions:
