@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -97,10 +98,9 @@ def test_a_first_stage_learns_from_solutions(name: str, model: Path, browser: No
 
 def test_mobile_r1_learns_single_steps(model: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 96), "white").save(tmp_path / "screen.png")
-    (tmp_path / "rows.jsonl").write_text(
-        '{"id": "a", "image": "screen.png", "question": "Open it.", "answer": "24, 24", "meta": {"target": {"kind": "box", "numbers": '
-        "[8, 8, 40, 40]}}}\n"
-    )
+    target = {"kind": "box", "numbers": [8, 8, 40, 40]}
+    row = {"id": "a", "image": "screen.png", "question": "Open it.", "answer": "24, 24", "meta": {"target": target}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     recipe = recipe_of("mobile_r1_step", model, f"data.train={tmp_path / 'rows.jsonl'}", "env.root_budget=[784,3136]")
     train_policy(recipe, tmp_path / "run", validation=())
     (line,) = read_metrics(tmp_path / "run")

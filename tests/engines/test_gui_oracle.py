@@ -68,7 +68,7 @@ def test_solutions_name_elements_where_pages_are_words_alone(store):
     tasks = [one.task() for one in shipped_tasks() if one.id in wanted]
 
     def make():
-        config = BrowserConfig(size=(640, 480), screenshot=False, text="elements")
+        config = BrowserConfig(size=(1280, 2048), screenshot=False, text="elements")
         return BrowserEnv(config, store, lambda size, budget: size, [])
 
     script = PlayedScript(tasks, grammar, make(), lambda task: seed_of("environment", 7, task.id, 0))
