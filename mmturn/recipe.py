@@ -33,8 +33,8 @@ Named = dict[str, Any]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where tasks come from: a JSONL file (see docs/data.md), a generated world (``visual_search``, ``video_world``),
-    ``board`` or ``navigation`` (generated houses)."""
+    """Where tasks come from: a JSONL file (see docs/data.md), a generated world (``visual_search``, ``video_world``;
+    ``sites``, ``miniwob``: tasks of the browser), ``board`` or ``navigation`` (generated houses)."""
 
     train: str = "visual_search"
     """Tasks to train on."""

@@ -7,6 +7,8 @@ from dataclasses import replace
 from threading import Lock
 
 from mmturn.envs.gui.experts import ScriptedEnv, play
+from mmturn.grammars.gui.dialect import can_express
+from mmturn.gui_actions import finish, finish_status
 from mmturn.interfaces import ActionGrammar
 from mmturn.types import Action, Request, Task
 
@@ -30,9 +32,12 @@ class PlayedScript:
 
     def __call__(self, request: Request) -> str:
         """The completion of a request. Raises IndexError where the episode goes on after the solution's end."""
-        action = self._actions(self.tasks[request.task_id])[request.turn]
+        task = self.tasks[request.task_id]
+        action = self._actions(task)[request.turn]
         if action.view is not None:  # a solution points at the newest screen, however many are still shown
             action = replace(action, view=len(request.views) - 1)
+        if action.kind == "answer" and task.answer is None and not can_express(self.grammar, action, request.views):
+            action = finish("", finish_status(action) or "success")  # the end in a dialect that has no words for it
         return self.grammar.format(action, request.views)
 
     def _actions(self, task: Task) -> list[Action]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from mmturn.jobs.train import train_policy
 from mmturn.recipe import read_recipe
 from mmturn.store.trajectories import read_trajectories
 from mmturn.tasks.gui.web import shipped_tasks
+from mmturn.tasks.rows import write_tasks
 from mmturn.testing.tiny import tiny_model
 from mmturn.training.log import read_metrics
 from mmturn.types import Task
@@ -73,10 +75,10 @@ def site_task(name: str) -> Task:
 @pytest.mark.parametrize("name", [name for name in BROWSER if not name.endswith(("_sft", "_bc"))])
 def test_a_recipe_takes_an_update_in_the_browser(name: str, model: Path, browser: None, tmp_path: Path) -> None:
     recipe = recipe_of(name, model, *(["critic.pretrain_updates=0"] if name == "ui_tars_2" else []))
-    train_policy(recipe, tmp_path / "run", tasks=[site_task("bio")], validation=())
+    train_policy(recipe, tmp_path / "run", tasks=[site_task("star-invoice")], validation=())
     (line,) = read_metrics(tmp_path / "run")
-    assert line["rollout/failed"] == 0 and line["rollout/trajectories"] == 2
-    trajectories = list(read_trajectories(tmp_path / "run"))
+    trajectories = list(read_trajectories(tmp_path / "run" / "rollouts"))
+    assert line["rollout/failed"] == 0 and len(trajectories) == 2
     seen = [view for trajectory in trajectories for view in trajectory.views]
     assert bool(seen) == (name != "webagent_r1")
     assert {trajectory.meta["context"] for trajectory in trajectories} == {recipe.context["name"]}
@@ -87,7 +89,8 @@ def test_a_recipe_takes_an_update_in_the_browser(name: str, model: Path, browser
 @pytest.mark.browser
 @pytest.mark.parametrize("name", [name for name in BROWSER if name.endswith(("_sft", "_bc"))])
 def test_a_first_stage_learns_from_solutions(name: str, model: Path, browser: None, tmp_path: Path) -> None:
-    recipe = recipe_of(name, model, "data.train_tasks=1", "data.levels=[settings]")
+    write_tasks([site_task("add-two-things")], tmp_path / "tasks.jsonl")
+    recipe = recipe_of(name, model, f"data.train={tmp_path / 'tasks.jsonl'}")
     sft_policy(recipe, tmp_path / "run")
     (line,) = read_metrics(tmp_path / "run")
     assert line["sft/loss"] > 0
@@ -95,11 +98,10 @@ def test_a_first_stage_learns_from_solutions(name: str, model: Path, browser: No
 
 def test_mobile_r1_learns_single_steps(model: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 96), "white").save(tmp_path / "screen.png")
-    (tmp_path / "rows.jsonl").write_text(
-        '{"id": "a", "image": "screen.png", "question": "Open it.", "meta": {"target": {"kind": "box", "numbers": '
-        "[8, 8, 40, 40]}}}\n"
-    )
-    recipe = recipe_of("mobile_r1_step", model, f"data.train={tmp_path / 'rows.jsonl'}", "env.budget=[784,3136]")
+    target = {"kind": "box", "numbers": [8, 8, 40, 40]}
+    row = {"id": "a", "image": "screen.png", "question": "Open it.", "answer": "24, 24", "meta": {"target": target}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    recipe = recipe_of("mobile_r1_step", model, f"data.train={tmp_path / 'rows.jsonl'}", "env.root_budget=[784,3136]")
     train_policy(recipe, tmp_path / "run", validation=())
     (line,) = read_metrics(tmp_path / "run")
     assert line["rollout/failed"] == 0 and "reward/click_hit" in line

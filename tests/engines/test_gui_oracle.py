@@ -79,3 +79,25 @@ def played(tasks, grammar, make):
     assert len(scores) == len(tasks) and set(scores.values()) == {1.0}, [
         (t.task.id, t.stop, t.error, [turn.error for turn in t.turns]) for t in done if EnvScore()(t) != 1.0
     ]
+
+
+def test_solutions_name_elements_where_pages_are_words_alone(store):
+    grammar = GRAMMARS.resolve("webagent_r1")()
+    wanted = ("cheapest-sport", "two-factor")
+    tasks = [one.task() for one in shipped_tasks() if one.id in wanted]
+
+    def make():
+        config = BrowserConfig(size=(640, 480), screenshot=False, text="elements")
+        return BrowserEnv(config, store, lambda size, budget: size, [])
+
+    script = PlayedScript(tasks, grammar, make(), lambda task: seed_of("environment", 7, task.id, 0))
+    driver = Driver(
+        ScriptedEngine(script, CharRenderer()), CharRenderer(), grammar, make, ThreadHost(2, 60.0),
+        RolloutConfig(max_turns=20, max_new_tokens=4096, max_tokens=1 << 16, max_context=1 << 20, episodes=4),
+    )  # fmt: skip
+    done = list(driver.run(episodes([(task, 0) for task in tasks], 1, run_seed=7)))
+    driver.close()
+    assert {t.task.id.split("/")[1]: EnvScore()(t) for t in done} == dict.fromkeys(wanted, 1.0), [
+        (t.task.id, t.stop, t.error, [turn.error for turn in t.turns]) for t in done
+    ]
+    assert not any(t.views for t in done)

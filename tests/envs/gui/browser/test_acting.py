@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmturn.errors import ToolError
+from mmturn.errors import ConfigError, ToolError
 from mmturn.gui_actions import act, finish
 from tests.envs.gui.browser.conftest import pages_task
 
@@ -134,6 +134,21 @@ def test_elements_are_told_with_ids_and_can_be_named(make_env):
         env.step((act("select_option", element="0", option="green"),))
     with pytest.raises(ToolError, match="no element 77"):
         env.step((act("click", element="77"),))
+
+
+def test_a_page_may_be_shown_in_words_alone(make_env):
+    env = make_env({"/": LISTED}, text="elements", screenshot=False)
+    shown = env.reset(pages_task(), 0)
+    assert shown.views == () and '[1] button "Send it"' in shown.text
+    step = env.step((act("click", element="1"),))
+    assert step.observation.views == () and step.facts["checks"] == [True]
+    with pytest.raises(ToolError, match="no image 0"):
+        env.step((act("click", 0, point=[5, 5]),))
+    assert "nothing that could be acted on" in make_env(
+        {"/": "<p>Words."}, text="elements", screenshot=False
+    ).reset(pages_task(), 0).text  # fmt: skip
+    with pytest.raises(ConfigError, match="text must be elements or accessibility"):
+        make_env(screenshot=False)
 
 
 def test_the_accessibility_tree_is_told_where_it_is_asked_for(make_env):
