@@ -1,7 +1,7 @@
-"""How fast the browser environment is: MiniWoB++ episodes by scripted solutions, resets, steps, contexts.
+"""How fast the GUI environments are: MiniWoB++ episodes by scripted solutions, resets, steps, contexts; desktops.
 
-``python -m benchmarks.gui`` (an idle machine; ``--contexts 4 --seconds 10``). Every episode is reset, seen as a
-screenshot, looked at by the scripted policy and solved; one that is not solved is counted and told.
+``python -m benchmarks.gui`` (an idle machine; ``--only desktop --contexts 4 --seconds 10``). Every episode is reset,
+seen as a screenshot, looked at by the scripted policy and solved; one that is not solved is counted and told.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.gui_desktop import desktop
 from mmturn.envs.gui.browser.env import BrowserConfig, BrowserEnv
 from mmturn.envs.gui.browser.experts import BrowserExpert
 from mmturn.envs.gui.browser.pool import Pool, PoolSettings, close_pools
@@ -98,12 +99,8 @@ def contexts(count: int) -> tuple[float, float]:
     return statistics.median(handed) * 1000, rate
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--contexts", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    given = parser.parse_args(arguments)
+def browser(given: argparse.Namespace) -> None:
+    """Measure and print what concerns the browser."""
     for name in TASKS:
         rate, times = episodes_per_second(name, given.contexts, given.seconds)
         print(f"{name}: {rate:.1f} solved episodes/s with {given.contexts} contexts, {times.unsolved} not solved")
@@ -115,6 +112,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     handed, rate = contexts(20)
     print(f"fresh contexts: handed over in {handed:.1f} ms when prepared, {rate:.1f} per second sustained")
     close_pools()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--contexts", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--only", choices=("browser", "desktop"))
+    given = parser.parse_args(arguments)
+    if given.only != "desktop":
+        browser(given)
+    if given.only != "browser":
+        desktop()
 
 
 if __name__ == "__main__":

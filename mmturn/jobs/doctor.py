@@ -137,12 +137,10 @@ def _browser() -> Finding:
 
 
 def _gui() -> Iterator[Finding]:
-    """What the browser environment needs: its Python packages, and the Debian packages of the one list."""
-    for name in ("playwright", "miniwob"):
-        if importlib.util.find_spec(name) is None:
-            yield Finding(
-                name, "warn", "not installed", "optional, for the browser environment: pip install mmturn[gui]"
-            )
+    """What GUI environments need: their Python packages, and the Debian packages of the one list."""
+    for name, module in (("playwright", "playwright"), ("miniwob", "miniwob"), ("python-xlib", "Xlib")):
+        if importlib.util.find_spec(module) is None:
+            yield Finding(name, "warn", "not installed", "optional, for GUI environments: pip install mmturn[gui]")
         else:
             yield Finding(name, "ok", version(name))
     for part in packages():

@@ -10,11 +10,13 @@ from mmturn.engines.gui_oracle import PlayedScript
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.envs.gui.browser.env import BrowserConfig, BrowserEnv
 from mmturn.envs.gui.browser.pool import close_pools
+from mmturn.envs.gui.desktop.env import DesktopConfig, DesktopEnv
 from mmturn.media import ImageStore
 from mmturn.registry import GRAMMARS
 from mmturn.rewards.env_score import EnvScore
 from mmturn.rollout import Driver, RolloutConfig, ThreadHost, episodes
 from mmturn.rollout.seeds import seed_of
+from mmturn.tasks.gui.desktop import shipped_desktop_tasks
 from mmturn.tasks.gui.miniwob import miniwob_task, miniwob_tasks
 from mmturn.tasks.gui.web import shipped_tasks
 from mmturn.tasks.rows import read_tasks, write_tasks
@@ -45,9 +47,26 @@ def test_solutions_become_solved_trajectories_in_any_dialect(store, name, tmp_pa
     write_tasks([*tasks, free, *web], tmp_path / "tasks.jsonl")
     tasks = read_tasks(tmp_path / "tasks.jsonl", strict=True)[0]
 
-    def make():
-        return BrowserEnv(BrowserConfig(size=(640, 480)), store, lambda size, budget: size, [])
+    done = played(tasks, grammar, lambda: BrowserEnv(BrowserConfig(size=(640, 480)), store, same_size, []))
+    assert len(done) == len(tasks)
 
+
+@pytest.mark.parametrize("name", ["tool_call", "ui_tars", "computer_13"])
+def test_desktop_tasks_become_solved_trajectories(desktop, name, tmp_path):
+    cls = GRAMMARS.resolve(name)
+    wanted = ("append-line", "multiply", "close-calculator")
+    rows = [one.task() for one in shipped_desktop_tasks() if one.id in wanted]
+    write_tasks(rows, tmp_path / "tasks.jsonl")
+    tasks = read_tasks(tmp_path / "tasks.jsonl", strict=True)[0]
+    played(tasks, cls(cls.Config()), lambda: DesktopEnv(DesktopConfig(), ImageStore(), same_size, []))
+
+
+def same_size(size, budget):
+    return size
+
+
+def played(tasks, grammar, make):
+    """The trajectories of tasks that are played by their solutions; all must be solved."""
     script = PlayedScript(tasks, grammar, make(), lambda task: seed_of("environment", 7, task.id, 0))
     engine = ScriptedEngine(script, CharRenderer())
     driver = Driver(

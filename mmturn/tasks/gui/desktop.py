@@ -69,15 +69,14 @@ def inside(path: str) -> bool:
 def read_desktop_task(task: Task) -> DesktopTask:
     """The desktop task behind a Task. Raises DataError that names the task and the key."""
     row, common = read_goal(task, "desktop", ("applications", "files", "clipboard"))
+    where = f"task {task.id}: meta.desktop"
     applications, files, clipboard = row.get("applications", ()), row.get("files", {}), row.get("clipboard")
     if not _is_list(applications) or not all(_is_list(one) and one and _texts(one) for one in applications):
-        raise DataError(
-            f"task {task.id}: meta.desktop.applications must be lists like [editor, notes.txt], got {applications!r:.80}"
-        )
+        raise DataError(f"{where}.applications must be lists like [editor, notes.txt], got {applications!r:.80}")
     if not isinstance(files, Mapping) or not all(text is None or isinstance(text, str) for text in files.values()):
-        raise DataError(f"task {task.id}: meta.desktop.files must be texts (or null: a folder) by path, got {files!r:.80}")
+        raise DataError(f"{where}.files must be texts (or null: a folder) by path, got {files!r:.80}")
     if clipboard is not None and not isinstance(clipboard, str):
-        raise DataError(f"task {task.id}: meta.desktop.clipboard must be a text, got {clipboard!r:.80}")
+        raise DataError(f"{where}.clipboard must be a text, got {clipboard!r:.80}")
     opened = tuple(tuple(one) for one in applications)
     return DesktopTask(task.id, task.question, opened, files, clipboard, **common)
 

@@ -48,7 +48,7 @@ class DesktopConfig:
     actions: tuple[str, ...] = tuple(spec.name for spec in DESKTOP)
     """Actions that the policy may use."""
     network: bool = False
-    """Whether applications have a network; without the permission to take it away they always do (a warning says so)."""
+    """Whether applications have a network; where it may not be taken away they always do (a warning says so)."""
     prewarmed: int = 2
     """Displays that wait to be used."""
     settle_s: float = 0.05

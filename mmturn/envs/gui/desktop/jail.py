@@ -37,7 +37,7 @@ def user_of(display: int, folder: Path) -> int | None:
 
 
 def prefix(user: int | None, network: bool) -> tuple[str, ...]:
-    """What to put before a command: another user, no new privileges, limits, and a network of its own with nothing in it.
+    """What to put before a command: another user, no new privileges, limits, a network of its own with nothing in it.
 
     Without ``unshare``'s permission the network stays as it is (``isolates_network`` tells).
     """

@@ -18,9 +18,12 @@ MOST_FILES, MOST_BYTES = 1000, 1 << 20
 
 
 def state_of(display: Display, windows: Sequence[Window], checks: Sequence[Check]) -> Json:
-    """What the checks ask for, ``windows`` as they are now: ``files`` (each with path, kind ``file``, ``folder`` or ``other``, size in bytes and
-    text, null where it is none), ``windows`` (``Window``), ``clipboard``, ``primary`` (the marked text), and
-    ``screen`` (width and height). Raises EnvError."""
+    """What the checks ask for, ``windows`` as they are now.
+
+    ``files``, each with path, kind ``file``, ``folder`` or ``other``, size in bytes and text (null where it is none);
+    ``windows`` as ``Window`` describes them; ``clipboard``; ``primary``, the marked text; ``screen``, width and height.
+    Raises EnvError.
+    """
     asked = {check.path.partition(".")[0].partition("[")[0] for check in checks}
     everything = "" in asked
     state: dict[str, Json] = {"screen": {"width": display.size.width, "height": display.size.height}}

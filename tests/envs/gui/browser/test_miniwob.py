@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mmturn.envs.gui.experts import play
 from mmturn.envs.gui.browser.miniwob_experts import EXPERTS
 from mmturn.envs.gui.browser.worlds import RELOADED
+from mmturn.envs.gui.experts import play
 from mmturn.errors import ConfigError, DataError, EnvError
 from mmturn.gui_actions import act, finish
 from mmturn.tasks.gui.miniwob import EXCLUDED, FLIGHTS, miniwob_task, miniwob_tasks, names, size_of

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.browser
 REPORT = """<script>state = {at: null, done: true};
 addEventListener('click', e => { state.at = [e.clientX, e.clientY]; });</script><div style="height:720px"></div>"""
 
+
 @pytest.mark.parametrize(("name", "rule"), CASES, ids=["-".join(case) for case in CASES])
 def test_a_click_lands_where_it_was_meant(make_env, name, rule):
     grammar = dialect(name, rule)

@@ -17,7 +17,7 @@ from mmturn.types import PixelBudget, Task
 
 def desktop_task(name: str = "t", **row: object) -> Task:
     """A task that wants ``done.txt``, unless ``row`` says what else."""
-    checks = [{"path": "files[path=done.txt]", "op": "differs", "value": None}]
+    checks = [{"path": "files[path=done.txt].kind", "op": "equals", "value": "file"}]
     return Task(name, "?", meta={"desktop": {"checks": checks, **row}})
 
 

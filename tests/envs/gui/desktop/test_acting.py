@@ -29,7 +29,8 @@ class Pane:
         self.window = screen.root.create_window(
             0, 0, display.size.width, display.size.height, 0, screen.root_depth, override_redirect=True,
             background_pixel=screen.white_pixel,
-            event_mask=X.ButtonPressMask | X.ButtonReleaseMask | X.PointerMotionMask | X.KeyPressMask | X.KeyReleaseMask,
+            event_mask=X.ButtonPressMask | X.ButtonReleaseMask | X.PointerMotionMask
+            | X.KeyPressMask | X.KeyReleaseMask,
         )  # fmt: skip
         self.window.map()
         self.window.set_input_focus(X.RevertToParent, X.CurrentTime)
@@ -164,7 +165,7 @@ def test_chords_are_held_together_and_let_go(display, pane):
         display.act(act("key", keys=["camera"]))
 
 
-TEXT = "<b>\"it's\"</b> `~!@#$%^&*()_+-={}[]|\\:;?,./ Ünïcödé ß € Ωмега 日本語 العربية 😀🎉\ttab\nnext line\n\nend"
+TEXT = '<b>"it\'s"</b> `~!@#$%^&*()_+-={}[]|\\:;?,./ Ünïcödé ß € Ωмега 日本語 العربية 😀🎉\ttab\nnext line\n\nend'
 
 
 def test_text_is_typed_as_written(desktop):
