@@ -82,7 +82,7 @@ def _lines(trajectory: Trajectory, space: str, place: Path, images: ImageStore) 
         seen += turn.views
         later = trajectory.turns[number].views if number < len(trajectory.turns) else ()
         shown = [*seen, *later][-1:]
-        stamp = time.strftime("%Y%m%d@%H%M%S", time.localtime(turn.facts.get("time", 0.0)))
+        stamp = time.strftime("%Y%m%d@%H%M%S", time.localtime(turn.facts.get("time") or time.time()))
         file = f"step_{number}_{stamp}.png" if shown else ""
         if shown:
             (place / file).write_bytes(images.bytes(shown[0].source))

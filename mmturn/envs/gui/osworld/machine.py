@@ -22,7 +22,7 @@ from mmturn.grammars.gui.pyautogui import PyautoguiConfig, PyautoguiGrammar
 from mmturn.gui_actions import DESKTOP
 from mmturn.types import Action, ImageRef, Json, View
 
-HOME = "/home/user"
+HOME = str(PurePosixPath("/", "home", "user"))
 """The home that OSWorld's tasks name; on a desktop of ours it is the episode's."""
 _PYTHONS = ("python", "python3")
 _MOST_FILES = 10_000

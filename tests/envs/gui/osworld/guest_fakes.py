@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from mmturn.envs.gui.osworld.client import Address, HTTPStatus, Ran
 from mmturn.envs.gui.osworld.files import TaskFiles
@@ -29,6 +32,17 @@ class FakeGuest:
         if text not in self.outputs:
             raise HTTPStatus(path, 500, "no such command")
         return Ran(self.outputs[text], "", 0)
+
+    def screenshot(self) -> bytes:
+        data = io.BytesIO()
+        Image.new("RGB", (64, 48)).save(data, "PNG")
+        return data.getvalue()
+
+    def terminal(self) -> str | None:
+        return "$ ls"
+
+    def platform(self) -> str:
+        return "Linux"
 
     def post(self, path: str, values: Mapping[str, Any]) -> bytes:
         self.asked.append((path, dict(values)))

@@ -111,7 +111,7 @@ def members(path: str | None) -> dict[str, bytes]:
             files = [entry for entry in tar if entry.isfile()]
             _limit(sum(entry.size for entry in files))
             return {entry.name.removeprefix("./"): (tar.extractfile(entry) or io.BytesIO()).read() for entry in files}
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+    except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError, RuntimeError) as error:
         raise Unreadable(f"no archive: {error}") from error
 
 
