@@ -59,10 +59,12 @@ class DecoderProcess:
         self.stop()
         root = str(Path(mmturn.__file__).resolve().parents[1])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        # no threads for linear algebra: there is none to do, and starting them takes a while
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mmturn.media.video.worker", str(self._idle_s + _SLACK_S)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=environment,
         )  # fmt: skip
         self._owner, self._used = os.getpid(), time.monotonic()
         _widen(self._process)

@@ -201,6 +201,7 @@ class VideoReader:
             "path": info.path,
             "stream": info.stream,
             "orientation": [turn.a, turn.b, turn.c, turn.d],
+            "pixels": info.size.area,
             "codec": info.codec,
             "container": info.container,
             "decoder": self._setting,

@@ -27,9 +27,13 @@ ALL = ("mp4", "open", "mkv", "webm", "avi", "ts", "vfr", "late", "one")
 def opened(path: Path, decoder: str = "pyav") -> tuple[FrameReader, FrameTable]:
     info = read_header(path)
     table = scan(info.path, info.stream)
-    return FrameReader(
-        Source(info.path, info.stream, info.orientation, info.codec, info.container, decoder), table
-    ), table
+    source = Source(info.path, info.stream, info.orientation, info.size.area, info.codec, info.container, decoder)
+    return FrameReader(source, table), table
+
+
+def lane(path: Path) -> PyAvFrames:
+    info = read_header(path)
+    return PyAvFrames(info.path, info.stream, scan(info.path, info.stream), info.orientation.upright)
 
 
 def requests(count: int, seed: int) -> list[list[int]]:
@@ -157,8 +161,7 @@ def test_a_damaged_frame_is_named_and_the_others_are_read(clips: dict[str, Path]
 
 
 def test_frames_that_nothing_refers_to_are_skipped(clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    info = read_header(clips["mp4"])
-    reader = PyAvFrames(info.path, info.stream, scan(info.path, info.stream))
+    reader = lane(clips["mp4"])
     settings: list[str] = []
     decode_next = PyAvFrames._decode_next
 
@@ -175,8 +178,7 @@ def test_frames_that_nothing_refers_to_are_skipped(clips: dict[str, Path], monke
 def test_a_request_goes_on_from_where_the_last_one_ended(
     clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = read_header(clips["mp4"])
-    reader = PyAvFrames(info.path, info.stream, scan(info.path, info.stream))
+    reader = lane(clips["mp4"])
     seeks: list[int] = []
     seek = PyAvFrames._seek
     monkeypatch.setattr(PyAvFrames, "_seek", lambda self, start: (seeks.append(start), seek(self, start))[1])
