@@ -2,6 +2,7 @@
 # make demo      evaluate, train, evaluate again, one page            make test       the tests
 # make test-slow long ones too     make test-min   on the oldest versions that work
 # make test-learning   every method learns a small world, and from shuffled advantages does not
+# make setup-gui     the Debian packages of GUI environments (mmturn/envs/gui/debian.txt)
 # make lint      ruff and mypy     make format     ruff's formatting  make coverage   tests with coverage
 # make bench     speed and memory beside TRL (BENCH_ARGS="--cases g8t4 --pairs 5"; see benchmarks/run.py)
 
@@ -24,7 +25,7 @@ endif
 PYTEST := $(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist worksteal $(COVERAGE_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-learning test-min coverage bench lint format clean
+.PHONY: help setup setup-gui demo test test-slow test-learning test-min coverage bench lint format clean
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
@@ -59,8 +60,15 @@ $(STAMP): setup.py $(CONSTRAINTS)
 	  fi; \
 	  echo "made $(VENV) with $$found"; \
 	fi
-	$(PY) -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
+	$(PY) -m pip install --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev,gui]'
 	@touch $@
+
+setup-gui: setup
+	@as_root=; [ "$$(id -u)" -eq 0 ] || as_root="sudo -n"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	$$as_root apt-get update -qq && \
+	sed -n 's/#.*//; s/^[a-z]\+ \+//p' mmturn/envs/gui/debian.txt | \
+	  xargs $$as_root apt-get install -y -qq --no-install-recommends
 
 demo: setup
 	$(VENV)/bin/mmturn demo

@@ -40,6 +40,7 @@ EXTRAS = {
     "flash-attn": ["flash-attn>=2.8"],
     "wandb": ["wandb>=0.22"],
     "trackio": ["trackio>=0.19"],
+    "gui": ["playwright>=1.65.2", "miniwob>=1.1.0"],
     "dev": [
         "pytest>=8.3",
         "pytest-cov>=6",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
-from benchmarks.report import T_975
+from benchmarks.seeds import half_of
 from mmturn.errors import ConfigError
 from mmturn.evaluation.metrics import Difference
 from mmturn.evaluation.report import Comparison, GroupReport, compare, group_report
@@ -68,14 +67,6 @@ class Outcome:
     """After less the baseline after; None for the baseline, and where the two share no seed."""
     minutes: float
     failed: int
-
-
-def half_of(values: Sequence[float]) -> float | None:
-    """Half of the 95 % t-interval of a mean; None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    freedom = len(values) - 1
-    return (T_975[freedom - 1] if freedom <= len(T_975) else 2.2) * stdev(values) / math.sqrt(len(values))
 
 
 def scores(out: Path, place: str, seeds: Sequence[int]) -> list[ScoreRow]:

@@ -1,6 +1,6 @@
 """Multi-turn against single-turn, the papers' claim in miniature: does looking again pay at equal image tokens?
 
-    python benchmarks/look_again.py --seeds 0 1 2 --out runs/look_again
+    python -m benchmarks.look_again --seeds 0 1 2 --out runs/look_again
 
 For each seed: the multi-turn policy is trained from the shipped cold start; the single-turn control gets its own cold
 start and the same RL, with one view of as many image tokens. Also, with the shipped weights' answers: crops at random
@@ -9,30 +9,24 @@ places and crops of the gold region. All are judged on the same held-out tasks a
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.seeds import held_out, options, percents, with_model, written
 from mmturn.build import make_policy
 from mmturn.engines.oracle import LookScript
 from mmturn.engines.scripted import MixedEngine
 from mmturn.evaluation.report import EvalReport
 from mmturn.jobs.bars import counting
-from mmturn.jobs.benchmarks import HELD_OUT_SEED
-from mmturn.jobs.data import generated
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.jobs.sft import sft_policy
 from mmturn.jobs.train import train_policy
 from mmturn.recipe import Recipe, read_recipe
 from mmturn.types import Task
-
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
-"""Student's t at 97.5 % by degrees of freedom, for the mean over seeds."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +69,6 @@ def evaluated(recipe: Recipe, tasks: Sequence[Task], out: Path, name: str, seed:
     return measure(name, seed, report)
 
 
-def with_model(recipe: Recipe, checkpoint: Path) -> Recipe:
-    """The recipe on the policy of a checkpoint."""
-    return replace(recipe, model=replace(recipe.model, path=str(checkpoint / "policy")))
-
-
 def run_seed(seed: int, tasks: Sequence[Task], out: Path, overrides: Sequence[str], console: Console) -> list[Measured]:
     """All policies of one seed."""
     wishes = (f"seed={seed}", *overrides)
@@ -107,42 +96,24 @@ def table(rows: Sequence[Measured]) -> str:
     for name in names:
         own = [row for row in rows if row.policy == name]
         crops = [row.useful_crops for row in own if row.useful_crops is not None]
-        cells = [spread([row.accuracy for row in own]), spread([row.reading_accuracy for row in own]), spread(crops)]
+        cells = [
+            percents([row.accuracy for row in own]),
+            percents([row.reading_accuracy for row in own]),
+            percents(crops),
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def spread(values: Sequence[float]) -> str:
-    """``63.3 ± 2.1`` in percent; a dash without values, no interval for one."""
-    if not values:
-        return "–"
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{100 * mean:.1f}"
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    half = T_975.get(len(values) - 1, 2.0) * deviation / math.sqrt(len(values))
-    return f"{100 * mean:.1f} ± {100 * half:.1f}"
-
-
 def main() -> None:
     """Run, print the table, write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--tasks", type=int, default=320)
-    parser.add_argument("--out", type=Path, default=Path("runs/look_again"))
-    parser.add_argument("--set", action="append", default=[], help="override a setting of every recipe")
-    args = parser.parse_args()
-    console = Console()
-    levels = read_recipe("nano_rl")[0].data.levels
-    tasks = generated(args.out / "heldout", "heldout", args.tasks, seed=HELD_OUT_SEED, levels=levels)
+    args, console = options(__doc__, "runs/look_again"), Console()
+    tasks = held_out(read_recipe("nano_rl")[0], args.out, args.tasks)
     rows: list[Measured] = []
     for seed in args.seeds:
         rows += run_seed(seed, tasks, args.out / f"seed-{seed}", args.set, console)
         (args.out / "rows.json").write_text(json.dumps([asdict(row) for row in rows], indent=1), encoding="utf-8")
-    note = f"seeds {args.seeds}, {args.tasks} held-out tasks each, temperature 0.5; ± is a 95 % t-interval"
-    text = f"{table(rows)}\n\n{note}"
-    (args.out / "table.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    print(written(table(rows), args))
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.compared import BEFORE, Found, after, filled, mean_curve, outcomes, scores, table
-from benchmarks.look_again import with_model
 from benchmarks.methods_plot import plot
+from benchmarks.seeds import with_model
 from mmturn import __version__
 from mmturn.build import make_policy
 from mmturn.config import config_hash

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.case import Case
+from benchmarks.seeds import half_of
 from benchmarks.trace import Trace, unique_tokens
-
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Student's t at 97.5 % by degrees of freedom, from 1; beyond them 2.2 is on the safe side."""
 
 STAGES = ("step", "rollout", "update", "cpu")
 """``cpu``: processor seconds of the step over all threads, which say more than the clock on a busy machine."""
@@ -37,12 +35,9 @@ class Ratio:
 def ratio_of(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     """Geometric mean of the pairs' ratios, with its interval."""
     logs = [math.log(b / a) for a, b in zip(ours, theirs, strict=True)]
-    mean = sum(logs) / len(logs)
-    if len(logs) == 1:
+    mean, half = sum(logs) / len(logs), half_of(logs)
+    if half is None:
         return Ratio(math.exp(mean))
-    deviation = math.sqrt(sum((value - mean) ** 2 for value in logs) / (len(logs) - 1))
-    freedom = len(logs) - 1
-    half = (T_975[freedom - 1] if freedom <= len(T_975) else 2.2) * deviation / math.sqrt(len(logs))
     return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mmturn.batching.patches import Patches
-from mmturn.components import config_class, made, make_context, make_grammar, make_tools
+from mmturn.components import env_parts, made, make_context, make_grammar, make_tools
 from mmturn.credit.method import Method
 from mmturn.engines.hf import HFEngine
+from mmturn.families import family_of
 from mmturn.families.spec import Family
 from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment, Tool
 from mmturn.media import ImageStore
+from mmturn.models.files import model_folder
 from mmturn.models.load import LoadedModel, load_configured
-from mmturn.recipe import Recipe, settings_of
-from mmturn.registry import ENVS
+from mmturn.recipe import Recipe
 from mmturn.rendering.renderer import Renderer
 from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout import Driver, InlineHost, RolloutConfig, ThreadHost
-from mmturn.schema import build
 from mmturn.types import Request
 
 
@@ -66,6 +65,8 @@ class Policy:
 def make_policy(recipe: Recipe, *, allow_code: bool = False, store: ImageStore | None = None) -> Policy:
     """Load the model and build what surrounds it. Everything that can be wrong without weights is checked first."""
     tools = make_tools(recipe, allow_code)
+    folder = model_folder(recipe.model.path, download=recipe.model.download, weights=False)
+    env_parts(recipe, family_of(folder, recipe.model.family), allow_code)
     context = make_context(recipe.context, allow_code)
     rubric_of(recipe.reward, allow_code)
     Method(recipe.method, allow_code)
@@ -87,10 +88,7 @@ def env_factory(
     recipe: Recipe, family: Family, store: ImageStore, tools: list[Tool], allow_code: bool = False
 ) -> Callable[[], Environment]:
     """Makes environments; the settings are checked now."""
-    cls = ENVS.resolve(recipe.env["name"], allow_code)
-    kind = config_class(cls)
-    settings = settings_of(recipe.env)
-    config: Any = settings if kind is None else build(kind, settings, prefix="env")
+    cls, config = env_parts(recipe, family, allow_code)
 
     def make() -> Environment:
         env: Environment = cls(config, store, family.size_rule, tools)

@@ -10,7 +10,7 @@ from mmturn.errors import ConfigError, MmturnError
 from mmturn.families.spec import Family
 from mmturn.interfaces import ActionGrammar, ContextPolicy, Tool
 from mmturn.recipe import Named, Recipe, settings_of
-from mmturn.registry import CONTEXTS, GRAMMARS, TOOLS, names_code
+from mmturn.registry import CONTEXTS, ENVS, GRAMMARS, TOOLS, names_code
 from mmturn.schema import build
 from mmturn.types import Json
 
@@ -58,6 +58,19 @@ def make_context(component: Named, allow_code: bool = False) -> ContextPolicy:
             f"context: {component['name']} is no ContextPolicy: it lacks `name`, `instructions` or a method `next`"
         )
     return policy
+
+
+def env_parts(recipe: Recipe, family: Family, allow_code: bool = False) -> tuple[Any, Any]:
+    """Class and settings of the environment that the recipe names. Raises ConfigError for settings that cannot be, or
+    that ask for video tokens of a family that has none."""
+    cls = ENVS.resolve(recipe.env["name"], allow_code)
+    kind, settings = config_class(cls), settings_of(recipe.env)
+    config = settings if kind is None else build(kind, settings, prefix="env")
+    if getattr(config, "shown_as", None) == "video" and family.video is None:
+        raise ConfigError(
+            f"env.shown_as is video, but the model family {family.name} has no video tokens: set env.shown_as: frames"
+        )
+    return cls, config
 
 
 def with_tool(recipe: Recipe, name: str) -> Recipe:

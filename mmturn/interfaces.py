@@ -25,7 +25,8 @@ from mmturn.types import (
 )
 
 SizeRule = Callable[[Size, PixelBudget], Size]
-"""Pixels of an image (or region) and a budget -> shown pixels. Each model family has one."""
+"""Pixels of an image (or region) and a budget -> shown pixels. Each model family has one. With several
+``budget.frames`` they are those of each frame of a clip."""
 
 
 @runtime_checkable
@@ -121,6 +122,17 @@ class Seated(Protocol):
 
     def role(self, seat: str) -> str:
         """Words for that seat's system message, behind the grammar's; empty: none."""
+        ...
+
+
+@runtime_checkable
+class Asks(Protocol):
+    """What an environment that asks several questions in one episode adds. A world without it asks its task's alone."""
+
+    @property
+    def asked(self) -> Task | None:
+        """The question that is open after ``reset`` or ``step``; None: the task's. The grammar words the observation
+        that comes with a new one as it words an opening."""
         ...
 
 

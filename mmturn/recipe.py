@@ -14,7 +14,7 @@ from mmturn.errors import ConfigError
 from mmturn.models.settings import ModelConfig
 from mmturn.rewards.rubric import RubricConfig
 from mmturn.rollout.settings import RolloutConfig
-from mmturn.tasks.visual_search.words import LEVELS
+from mmturn.tasks.worlds import WORLDS
 from mmturn.training.critic_settings import CriticConfig
 from mmturn.training.offline_settings import OfflineConfig
 from mmturn.training.settings import (
@@ -33,27 +33,28 @@ Named = dict[str, Any]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where tasks come from: a JSONL file (see docs/data.md), ``visual_search`` (the generated world) or ``board``."""
+    """Where tasks come from: a JSONL file (see docs/data.md), a generated world (``visual_search``, ``video_world``),
+    ``board`` or ``navigation`` (generated houses)."""
 
     train: str = "visual_search"
     """Tasks to train on."""
     validation: str = ""
-    """Tasks to evaluate on during training; empty: the generated world's validation split, or none for own data."""
+    """Tasks to evaluate on during training; empty: a generated world's validation split, or none for own data."""
     train_tasks: int = 600
     """Generated tasks: number for training."""
     validation_tasks: int = 64
     """Generated tasks: number for validation."""
-    levels: tuple[str, ...] = LEVELS
-    """Generated world: levels of difficulty."""
+    levels: tuple[str, ...] = ()
+    """Generated world: which of its levels; empty: all."""
     seed: int = 0
     """Generated tasks: seed of scenes and openings."""
 
     def __post_init__(self) -> None:
-        unknown = [level for level in self.levels if level not in LEVELS]
+        worlds = [WORLDS[name] for name in (self.train, self.validation) if name in WORLDS]
+        known = {level for world in worlds or WORLDS.values() for level in world.levels}
+        unknown = [level for level in self.levels if level not in known]
         if unknown:
-            raise ConfigError(f"data.levels: unknown {', '.join(unknown)} (known: {', '.join(LEVELS)})")
-        if not self.levels:
-            raise ConfigError(f"data.levels must name at least one (known: {', '.join(LEVELS)})")
+            raise ConfigError(f"data.levels: unknown {', '.join(unknown)} (known: {', '.join(sorted(known))})")
         for name in ("train_tasks", "validation_tasks"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"data.{name} must be 0 or more, got {getattr(self, name)}")
@@ -62,18 +63,21 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OracleConfig:
-    """Supervised trajectories built from the gold boxes, by running the true environment."""
+    """Supervised trajectories built from the gold boxes and stretches, by running the true environment."""
 
     trajectories: str = ""
     """Stored trajectories (a run folder or .jsonl) to learn from instead; empty: build them."""
     per_task: int = 1
     """Trajectories per task."""
     scale: tuple[float, float] = (1.5, 2.5)
-    """Side of the crop, in sides of the gold region, drawn log-uniformly."""
+    """Side of the crop, in sides of the gold region, drawn log-uniformly; of a stretch, its length."""
     jitter: float = 0.1
     """Standard deviation of the crop's centre, in sides of the crop."""
     offset: tuple[float, float] = (0.0, 0.0)
-    """Mean error of the crop's centre, in sides of the crop: a teacher that looks beside the point."""
+    """Mean error of the crop's centre, in sides of the crop: a teacher that looks beside the point. Of a stretch, the
+    first of the two."""
+    least_s: float = 0.0
+    """Least length of a stretch, in seconds."""
     look: bool = True
     """False: the trajectories answer at once, for single-turn policies."""
 
@@ -82,8 +86,9 @@ class OracleConfig:
             raise ConfigError(f"oracle.per_task must be at least 1, got {self.per_task}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ConfigError(f"oracle.scale must be [least, most] with 0 < least <= most, got {list(self.scale)}")
-        if self.jitter < 0:
-            raise ConfigError(f"oracle.jitter must be 0 or more, got {self.jitter}")
+        for name in ("jitter", "least_s"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"oracle.{name} must be 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -120,10 +120,22 @@ def _entry_points(kind: str) -> Mapping[str, str]:
 GRAMMARS = Registry(
     "grammar",
     {
+        "active_vln": "mmturn.grammars.gui.active_vln:ActiveVlnGrammar",
+        "claude_computer": "mmturn.grammars.gui.claude:ClaudeGrammar",
+        "computer_13": "mmturn.grammars.gui.computer_13:Computer13Grammar",
         "framethinker": "mmturn.grammars.framethinker:FrameThinkerGrammar",
         "mgpo": "mmturn.grammars.mgpo:MgpoGrammar",
+        "mobile_r1": "mmturn.grammars.gui.mobile_r1:MobileR1Grammar",
+        "openai_computer": "mmturn.grammars.gui.openai_computer:OpenAIGrammar",
+        "pyautogui": "mmturn.grammars.gui.pyautogui:PyautoguiGrammar",
+        "qwen_computer_use": "mmturn.grammars.gui.qwen:QwenComputerGrammar",
+        "qwen_mobile_use": "mmturn.grammars.gui.qwen:QwenMobileGrammar",
         "tool_call": "mmturn.grammars.tool_call:ToolCallGrammar",
+        "ui_tars": "mmturn.grammars.gui.ui_tars:UiTarsGrammar",
+        "ui_tars_xml": "mmturn.grammars.gui.ui_tars_xml:UiTarsXmlGrammar",
         "video_mtr": "mmturn.grammars.video_mtr:VideoMtrGrammar",
+        "visualwebarena": "mmturn.grammars.gui.visualwebarena:VisualWebArenaGrammar",
+        "webagent_r1": "mmturn.grammars.gui.webagent_r1:WebAgentR1Grammar",
     },
 )
 """Action grammars: classes built from their config."""
@@ -146,8 +158,12 @@ ENVS = Registry(
     {
         "visual_qa": "mmturn.envs.visual_qa:VisualQA",
         "video_qa": "mmturn.envs.video_qa:VideoQA",
+        "video_stream": "mmturn.envs.video_stream:VideoStream",
         "self_check": "mmturn.envs.self_check:SelfCheck",
         "board": "mmturn.envs.board:Board",
+        "browser": "mmturn.envs.gui.browser.env:BrowserEnv",
+        "grounding": "mmturn.envs.grounding:Grounding",
+        "navigation": "mmturn.envs.navigation:Navigation",
     },
 )
 """Environments."""
@@ -155,14 +171,19 @@ ENVS = Registry(
 REWARDS = Registry(
     "reward",
     {
+        "arrived": "mmturn.rewards.navigation:arrived",
+        "walk": "mmturn.rewards.navigation:WalkReward",
         "answer": "mmturn.rewards.answer:AnswerReward",
         "board_result": "mmturn.rewards.board:board_result",
+        "click_hit": "mmturn.rewards.clicks:click_hit",
+        "env_score": "mmturn.rewards.env_score:EnvScore",
         "format": "mmturn.rewards.format:FormatReward",
         "frame_iou": "mmturn.rewards.frames:frame_iou",
         "frame_saving": "mmturn.rewards.frames:FrameSaving",
         "framethinker": "mmturn.rewards.framethinker:FrameThinkerReward",
         "gold_frame": "mmturn.rewards.frames:GoldFrame",
         "span_iou": "mmturn.rewards.frames:SpanIou",
+        "stream_answers": "mmturn.rewards.stream:stream_answers",
         "grounding_iou": "mmturn.rewards.grounding:GroundingIou",
         "look_iou": "mmturn.rewards.grounding:look_iou",
         "point_in_box": "mmturn.rewards.grounding:PointInBox",
@@ -244,6 +265,7 @@ CONTEXTS = Registry(
         "tool_window": "mmturn.rollout.context.tool_window:ToolWindow",
         "summary": "mmturn.rollout.context.summary:Summary",
         "memory": "mmturn.rollout.context.memory:Memory",
+        "stream": "mmturn.rollout.context.stream:Stream",
     },
 )
 """Context policies: classes built from their config."""

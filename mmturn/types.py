@@ -1,4 +1,5 @@
-"""The domain on one page: what flows from a task to a trajectory, a reward and a training row.
+"""The domain on one page: what flows from a task to a trajectory, a reward and a training row. What is shown of images
+and videos is in ``mmturn.pictures``, and named here too.
 
 All records are frozen. ``None`` means not computed; ``0.0`` means computed. Mappings hold JSON
 values only, so that every record can be stored and read back (see ``mmturn.store``).
@@ -12,13 +13,17 @@ from enum import Enum
 from typing import Any, Literal
 
 from mmturn.errors import ToolError
-from mmturn.geometry import Box, Size, Span, Transform
+from mmturn.geometry import Box, Span
+from mmturn.pictures import Clip, ImageRef, PixelBudget, View  # noqa: F401 - part of the domain
 
 Json = Any
 """A JSON value: None, bool, int, float, str, list or dict of these."""
 
 GOLD_ERRORS = "gold_errors"
 """Key of ``Trajectory.meta``: index of a turn, as text -> why the gold answer could not be scored there."""
+
+MEASURED = "measured"
+"""Key of ``Turn.facts``: what a clock on the wall told: another each time, so that a replay does not compare it."""
 
 Provenance = Literal["t", "o", "i", "s", "p"]
 """Where a token comes from: t(emplate), o(bservation text), i(mage placeholder), s(ampled), p(layed, which is said by a
@@ -53,46 +58,15 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRef:
-    """An image in the image store."""
-
-    sha256: str
-    """Hash of the stored bytes, 64 hex digits."""
-    size: Size
-    """Pixels after EXIF rotation."""
-
-
-@dataclass(frozen=True, slots=True)
-class PixelBudget:
-    """How many pixels a shown image may have; the family's size rule turns it into a size."""
-
-    min_pixels: int
-    max_pixels: int
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What the policy is shown of an image: a region of a source at a size."""
-
-    source: ImageRef
-    transform: Transform
-    """Pixels of the view -> pixels of the source."""
-    size: Size
-    """Shown pixels: multiples of the family's factor."""
-
-    @property
-    def region(self) -> Box:
-        """The part of the source that is shown, in pixels of the source."""
-        return self.transform.box(Box(0, 0, self.size.width, self.size.height))
-
-
-@dataclass(frozen=True, slots=True)
 class Observation:
     """What an environment shows: text and views in reading order."""
 
     parts: tuple[str | View, ...]
     is_error: bool = False
     """True when it tells the policy that its action was refused."""
+    facts: Mapping[str, Json] = field(default_factory=dict, hash=False)
+    """What an environment recorded as it began an episode; the driver moves it to the first turn. A step's stand in
+    ``Step``."""
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -119,8 +93,8 @@ class ToolSpec:
     name: str
     description: str
     parameters: Mapping[str, Json]
-    """JSON schema of the arguments. A property with ``"format": "box"`` or ``"point"`` is a region of a view:
-    the grammar converts it from the model family's coordinate frame to pixels of that view."""
+    """JSON schema of the arguments. A property with ``"format": "box"``, ``"point"`` or ``"path"`` (a list of points)
+    is a region of a view: the grammar converts it from the model family's coordinate frame to pixels of that view."""
     addressing: Literal["original", "latest", "argument"] = "original"
     """Which view regions refer to: the first, the last shown, or the one that the argument ``source`` names."""
     source: str = "source"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
+
+from mmturn.envs.gui.needs import CHROMIUMS, find_chromium
 
 # Before torch, tokenizers or huggingface_hub are imported by any test.
 for _name, _value in {
@@ -24,15 +25,7 @@ REPO = Path(__file__).resolve().parents[1]
 # Child processes find the checkout even where mmturn is not installed.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
 
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "chromium-headless-shell",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-)
-NO_BROWSER = f"no browser (looked for {', '.join(BROWSERS)}, or set MMTURN_CHROMIUM)"
+NO_BROWSER = f"no browser (looked for {', '.join(CHROMIUMS)}, or set MMTURN_CHROMIUM)"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,8 +56,7 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def chromium(pytestconfig: pytest.Config) -> str:
     """Path of a Chromium; skips (or, with --require-browser, fails) by name where there is none."""
-    wanted = os.environ.get("MMTURN_CHROMIUM", "")
-    found = shutil.which(wanted) if wanted else next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = find_chromium()
     if found:
         return found
     if pytestconfig.getoption("--require-browser"):

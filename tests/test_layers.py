@@ -9,8 +9,8 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("types", "geometry", "errors"),
-    ("interfaces", "registry", "resources", "schema", "config", "media", "grading"),
+    ("types", "pictures", "geometry", "errors"),
+    ("interfaces", "registry", "resources", "schema", "config", "media", "grading", "gui_actions"),
     ("families", "grammars", "tools", "rewards", "credit", "losses", "tasks", "store"),
     ("envs", "rendering", "batching"),
     ("models", "rollout"),
@@ -20,9 +20,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 WITHIN_LAYER = {("types", "geometry"), ("types", "errors"), ("geometry", "errors")} | {
+    ("types", "pictures"),
+    ("pictures", "geometry"),
+    ("pictures", "errors"),
     # config is the door to schema and resources; each of the three stands on its own below it
     ("config", "schema"),
     ("config", "resources"),
+    # the published size rules are pure functions, and pixels of a resized image are a coordinate frame
+    ("grammars", "families"),
+    # formulas of published rewards, over numbers alone
+    ("rewards", "credit"),
     # Protocols and their type aliases, over layer 0 alone
     ("media", "interfaces"),
     # settings of all sections first, then the objects made of them, then what people do with those

@@ -42,19 +42,20 @@ def pins(file: str, python: str) -> dict[str, Version]:
 
 INSTALL = [Requirement(text) for text in listed("INSTALL")]  # type: ignore[attr-defined]
 DEV = [Requirement(text) for text in listed("EXTRAS")["dev"]]  # type: ignore[index]
+GUI = [Requirement(text) for text in listed("EXTRAS")["gui"]]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("file", ["constraints.txt", "constraints-min.txt"])
 def test_every_dependency_is_pinned_within_its_bound(file: str, python: str) -> None:
     pinned = pins(file, python)
-    for requirement in [*INSTALL, *DEV]:
+    for requirement in [*INSTALL, *DEV, *GUI]:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
 def test_the_oldest_set_is_the_lower_bounds() -> None:
     pinned = pins("constraints-min.txt", "3.11")
-    for requirement in INSTALL:
+    for requirement in [*INSTALL, *GUI]:
         (bound,) = requirement.specifier
         assert bound.operator == ">=" and pinned[canonicalize_name(requirement.name)] == Version(bound.version)
     assert pinned["torch"].release[:2] == (2, 11) and pinned["transformers"].release[:2] == (5, 19)
@@ -74,7 +75,19 @@ def test_the_version_is_stated_once() -> None:
     assert "project" not in tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-TARGETS = ("setup", "demo", "test", "test-slow", "test-learning", "test-min", "coverage", "bench", "lint", "format")
+TARGETS = (
+    "setup",
+    "setup-gui",
+    "demo",
+    "test",
+    "test-slow",
+    "test-learning",
+    "test-min",
+    "coverage",
+    "bench",
+    "lint",
+    "format",
+)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -11,7 +11,7 @@ from mmturn.recipe import read_recipe
 @pytest.mark.parametrize(
     "override",
     [
-        "seed=-1", "seed=99999999999999999999", "data.seed=-1", "data.train_tasks=-3", "data.levels=[]",
+        "seed=-1", "seed=99999999999999999999", "data.seed=-1", "data.train_tasks=-3",
         "training.lr=1e400", "training.lr=.inf", "training.eps=-1", "training.betas=[2, 3]", "rl.kl_coef=.inf",
         "engine.max_batch=0", "engine.prefill_tokens=0", "engine.cache_bytes=-1", "rollout.env_timeout_s=0",
         "rollout.temperature=.inf", "model.device=tpu", "model.device='cuda:'", "evaluation.samples=0",
@@ -35,3 +35,12 @@ def test_a_context_policy_is_named() -> None:
 )
 def test_the_ends_of_the_ranges_are_fine(override: str) -> None:
     read_recipe("nano_rl", (override,))
+
+
+def test_levels_are_those_of_the_world() -> None:
+    assert read_recipe("nano_rl", ("data.levels=[]",))[0].data.levels == ()
+    with pytest.raises(ConfigError, match="data.levels: unknown moment"):
+        read_recipe("nano_rl", ("data.levels=[moment]",))
+    assert read_recipe("nano_video_rl", ("data.levels=[moment]",))[0].data.levels == ("moment",)
+    with pytest.raises(ConfigError, match="data.levels: unknown one"):
+        read_recipe("nano_video_rl", ("data.levels=[one]",))

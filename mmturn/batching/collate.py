@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mmturn.batching.patches import PatchSource
 from mmturn.batching.tree import Packed, pack
-from mmturn.errors import DataError
-from mmturn.families.forward import positions
+from mmturn.errors import ConfigError, DataError
+from mmturn.families.forward import positions, widened
 from mmturn.families.spec import Family
 from mmturn.types import Row, View
 
@@ -41,8 +41,8 @@ class Batch:
     views: tuple[View, ...]
     """The unique views, in order of first appearance."""
     patches: Tensor
-    """uint8 [sum n, 3 * patch * patch], the unique views one after the other (see ``families.forward.patchify``); no
-    patches where features of the views are given to the policy instead."""
+    """uint8 [sum n, 3 * patch * patch], the unique views one after the other (see ``collate_images``); no patches
+    where features of the views are given to the policy instead."""
     grids: Tensor
     """int64 [N, 3] patches of each unique view: time, rows, columns; [0, 3] without patches."""
     image_index: tuple[tuple[int, ...], ...]
@@ -159,7 +159,7 @@ def collate(
         image_index=image_index,
         num_tokens=tuple(sum(row.loss_mask) for row in rows),
         trajectory_ids=tuple(row.trajectory_id for row in rows),
-        packed=None if groups is None else pack(rows, groups, image_index, image_token_id),
+        packed=None if groups is None else pack(rows, groups, image_index, family.holders(image_token_id)),
     )
 
 
@@ -179,19 +179,22 @@ def _fitting(row: Row, advantages: Sequence[float]) -> Sequence[float]:
 
 
 def _positions(row: Row, family: Family, image_token_id: int) -> NDArray[np.int64]:
-    grids = [family.grid(view.size) for view in row.views]
     try:
-        return positions(row.token_ids, image_token_id, grids, family.merge_size)[0]
-    except DataError as error:
+        runs = [run for view in row.views for run in family.runs(view)]
+        return positions(row.token_ids, family.placeholders(image_token_id), runs, family.merge_size)[0]
+    except (ConfigError, DataError) as error:
         raise DataError(f"trajectory {row.trajectory_id}: {error}") from error
 
 
 def collate_images(views: Collection[View], family: Family, source: PatchSource | None) -> tuple[Tensor, Tensor]:
-    """Patches (as bytes: an eighth of the tower's float32 input) and grids [N, 3] of views, one after the other."""
+    """Patches and grids [N, 3] of views, one after the other. As bytes, and of stills without the axis of time, they
+    are an eighth of the tower's float32 input; beside a clip all patches are as wide as its own."""
     if not views or source is None:
         return torch.zeros(0, 3 * family.patch_size**2, dtype=torch.uint8), torch.zeros(0, 3, dtype=torch.int64)
-    patches = torch.cat([source(view) for view in views])
-    return patches, torch.tensor([family.grid(view.size) for view in views])
+    patches = [source(view) for view in views]
+    if any(view.clip is not None for view in views):
+        patches = [widened(each, family) for each in patches]
+    return torch.cat(patches), torch.tensor([family.view_grid(view) for view in views])
 
 
 def blank_image(family: Family) -> tuple[Tensor, Tensor]:

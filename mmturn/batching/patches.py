@@ -17,7 +17,8 @@ from mmturn.media.views import shows_all, view_key
 from mmturn.types import View
 
 PatchSource = Callable[[View], Tensor]
-"""A view -> its patches, uint8 [n, 3 * patch * patch] (``families.forward.patchify``). They are shared: not to be
+"""A view -> its patches, uint8 [n, 3 * patch * patch], of a clip times the frames of a step
+(``families.forward.patchify``). They are shared: not to be
 written to. Raises DataError where the image is gone."""
 
 
@@ -25,7 +26,7 @@ class PixelSource(Protocol):
     """What shows the pixels of a view; ``media.ImageStore`` does."""
 
     def pixels(self, view: View) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3]."""
+        """uint8 [H, W, 3]; of a clip [T, H, W, 3]."""
         ...
 
 

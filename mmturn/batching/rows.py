@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
-from mmturn.errors import DataError
+from mmturn.errors import ConfigError, DataError
 from mmturn.families.spec import Family
 from mmturn.types import Row, Trajectory, Turn, View
 
@@ -36,7 +38,7 @@ def rows_of(
     """The training rows of a trajectory: a turn with a fresh context starts a new one, others continue their seat's.
 
     Args:
-        image_token_id: the placeholder's id.
+        image_token_id: the image placeholder's id; the family knows that of clips.
         banned_ids: ids that a policy cannot have sampled (placeholders and the like).
         vocab_size: how many ids the model embeds; None does not check.
     Returns: rows in the order in which they start, less those of seats that are not trained. ``logprobs`` is None
@@ -86,7 +88,7 @@ def _checked(
     turn: Turn, where: str, family: Family, image_token_id: int, banned_ids: Collection[int]
 ) -> tuple[Sequence[int], Sequence[View]]:
     """Token ids and views of a turn. Raises DataError."""
-    ids, marks = turn.token_ids, turn.provenance
+    ids, marks, holders = turn.token_ids, turn.provenance, family.placeholders(image_token_id)
     if ids is None:
         raise DataError(f"{where}: has no token ids: its engine reports none, so it cannot be trained on")
     if len(ids) != len(marks):
@@ -94,24 +96,43 @@ def _checked(
     if not set(marks) <= set("toisp"):
         raise DataError(f"{where}: provenance has marks other than t, o, i, s and p")
     for position, (token_id, mark) in enumerate(zip(ids, marks, strict=True)):
-        if mark in "sp" and (token_id == image_token_id or token_id in banned_ids):
+        if mark in "sp" and (token_id in holders or token_id in banned_ids):
             raise DataError(f"{where}: token {position} was sampled but has id {token_id}, which cannot be sampled")
-        if (token_id == image_token_id) != (mark == "i"):
+        if (token_id in holders) != (mark == "i"):
             raise DataError(
-                f"{where}: token {position} (id {token_id}) is marked {mark!r}; image placeholders, and "
-                "nothing else, are marked 'i'"
+                f"{where}: token {position} (id {token_id}) is marked {mark!r}; image and video placeholders, "
+                "and nothing else, are marked 'i'"
             )
     sampled = marks.count("s")
     if turn.logprobs is not None and len(turn.logprobs) != sampled:
         raise DataError(f"{where}: {len(turn.logprobs)} log-probs for {sampled} sampled tokens")
     fresh_views = turn.context_views if turn.fresh_context else None
     views = turn.observation.views if fresh_views is None else fresh_views
-    _check_runs(marks, [family.image_tokens(view.size) for view in views], where)
+    try:
+        expected = [
+            (family.placeholder_of(view, image_token_id), math.prod(run[:3]) // family.merge_size**2)
+            for view in views
+            for run in family.runs(view)
+        ]
+    except (ConfigError, DataError) as error:
+        raise DataError(f"{where}: {error}") from error
+    _check_runs(ids, marks, expected, where)
     return ids, views
 
 
-def _check_runs(marks: str, expected: Sequence[int], where: str) -> None:
-    """The runs of placeholders are those of the views, one for one."""
-    runs = [len(run) for run in "".join("i" if mark == "i" else " " for mark in marks).split()]
-    if runs != list(expected):
-        raise DataError(f"{where}: image placeholders come in runs of {runs}, the views need {list(expected)}")
+def _check_runs(ids: Sequence[int], marks: str, expected: Sequence[tuple[int, int]], where: str) -> None:
+    """The runs of placeholders are those of the views, one for one: their ids and lengths."""
+    runs = [
+        (ident, len(list(run)))
+        for (ident, mark), run in groupby(zip(ids, marks, strict=True), key=lambda pair: (pair[0], pair[1] == "i"))
+        if mark
+    ]
+    if [length for _, length in runs] != [length for _, length in expected]:
+        lengths = ([length for _, length in each] for each in (runs, expected))
+        raise DataError("{}: image placeholders come in runs of {}, the views need {}".format(where, *lengths))
+    for number, (found, needed) in enumerate(zip(runs, expected, strict=True)):
+        if found != needed:
+            raise DataError(
+                f"{where}: run {number} of placeholders has id {found[0]}, its view needs {needed[0]}: clips and "
+                "images have placeholders of their own"
+            )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmturn.families.spec import Holders
 from mmturn.types import Row
 
 
@@ -61,7 +62,10 @@ class Packed:
 
 
 def pack(
-    rows: Sequence[Row], groups: Sequence[int], image_index: Sequence[Sequence[int]], image_token_id: int
+    rows: Sequence[Row],
+    groups: Sequence[int],
+    image_index: Sequence[Sequence[int]],
+    holders: Holders | int,
 ) -> Packed:
     """Lay rows out as one tree per group.
 
@@ -69,6 +73,7 @@ def pack(
         rows: group by group.
         groups: number of rows of each group; they add up to ``len(rows)``.
         image_index: per row, which unique view stands behind each of its images.
+        holders: what stands for views; an int: the placeholder of images, of which alone there are any.
     """
     row: list[np.ndarray] = []
     column: list[np.ndarray] = []
@@ -80,7 +85,7 @@ def pack(
     first = start = 0
     for size in groups:
         members = range(first, first + size)
-        prefix, shown = shared_prefix([rows[number] for number in members], image_token_id)
+        prefix, shown = shared_prefix([rows[number] for number in members], holders)
         tree = Tree(start, prefix, tuple(len(rows[number].token_ids) - prefix for number in members))
         row.append(np.full(prefix, first))
         column.append(np.arange(prefix))
@@ -102,21 +107,34 @@ def pack(
     return Packed(found[0], found[1], tuple(trees), found[2], found[3], found[4], tuple(images))
 
 
-def shared_prefix(rows: Sequence[Row], image_token_id: int) -> tuple[int, int]:
+def shared_prefix(rows: Sequence[Row], holders: Holders | int) -> tuple[int, int]:
     """How many tokens, and how many images among them, all rows begin with: the same views behind the placeholders.
 
-    An image belongs to the prefix as a whole or not at all: equal placeholders may stand for unequal pixels.
+    An image or clip belongs to the prefix as a whole or not at all: equal placeholders may stand for unequal pixels.
     """
     first = rows[0]
     length = min(len(row.token_ids) for row in rows)
     ids = np.array([row.token_ids[:length] for row in rows])
     different = np.flatnonzero((ids != ids[0]).any(0))
     length = int(different[0]) if len(different) else length
-    marks = np.array(first.token_ids) == image_token_id
-    starts = np.flatnonzero(marks & ~np.concatenate(([False], marks[:-1])))
-    for number, start in enumerate(starts[starts < length].tolist()):
-        run = marks[start:]
-        end = start + (int(np.argmin(run)) if not run.all() else len(run))
+    places = places_of(first, holders)
+    for number, (start, end) in enumerate(places):
+        if start >= length:
+            return length, number
         if end > length or any(row.views[number] != first.views[number] for row in rows):
             return start, number
-    return length, int((starts < length).sum())
+    return length, len(places)
+
+
+def places_of(row: Row, holders: Holders | int) -> list[tuple[int, int]]:
+    """Per view of a row, its first placeholder and the column behind its last; those of a clip may have text between.
+
+    An image that has no placeholders left, in a row that does not fit its views, is left out.
+    """
+    ids = holders if isinstance(holders, int) else holders.ids
+    marks = np.concatenate(([False], np.isin(row.token_ids, ids), [False]))
+    starts, ends = (np.flatnonzero(marks[1:] & ~marks[:-1]), np.flatnonzero(marks[:-1] & ~marks[1:]))
+    if not isinstance(holders, int) and any(view.clip is not None for view in row.views):
+        counts = np.cumsum([len(holders.family.runs(view)) for view in row.views])
+        starts, ends = starts[[0, *counts[:-1]]], ends[counts - 1]
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))

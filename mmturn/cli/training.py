@@ -44,6 +44,8 @@ SMOKE_PREFER = [
     "training.updates=2", "training.save_every=1", "preference.samples=6", "preference.pairs_per_update=2"
 ]  # fmt: skip
 SMOKE_OFFLINE = ["training.updates=2", "training.save_every=1", "offline.trajectories_per_update=4"]
+_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world"}
+"""What the small policy is evaluated with, where that is another suite than visual_search."""
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 
 
@@ -207,8 +209,9 @@ def evaluate(
         typer.Option(
             "--benchmark",
             "-b",
-            help="visual_search, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, video_holmes, "
-            "longvideo_reason, or rows for own data.",
+            help="visual_search, video_world, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, "
+            "video_holmes, longvideo_reason, streambench, screenspot, screenspot_v2, screenspot_pro, osworld_g, or "
+            "rows for own data.",
         ),
     ] = "visual_search",
     data: DataOption = None,
@@ -224,8 +227,8 @@ def evaluate(
     smoke: SmokeOption = False,
 ) -> None:
     """Evaluate a policy on a benchmark; a report page comes out."""
-    watched = benchmark not in ("visual_search", "vstar", "rows")
-    recipe = recipe_for(recipe, model, nano="visual_search", other="video" if watched else "vstar")
+    nano = _NANO_SUITES.get(benchmark, "visual_search")
+    recipe = recipe_for(recipe, model, nano=nano, other=_suite_of(benchmark))
     overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
     from mmturn.build import make_policy
@@ -235,7 +238,8 @@ def evaluate(
 
     folder = run_folder(out, "", f"eval-{benchmark}")
     suite = open_suite(
-        benchmark, data, folder, count=8 if smoke else 256, seed=settings.seed, parity=parity, subtitles=subtitles
+        benchmark, data, folder, count=8 if smoke else 256, levels=settings.data.levels, seed=settings.seed,
+        parity=parity, subtitles=subtitles,
     )  # fmt: skip
     tasks = suite.tasks[:limit] if limit else suite.tasks
     policy = make_policy(settings, allow_code=True)
@@ -248,6 +252,15 @@ def evaluate(
     from mmturn.jobs.benchmarks import summary
 
     say(f"{summary(report)}\n{folder / 'report.html'}")
+
+
+def _suite_of(benchmark: str) -> str:
+    """The recipe under ``eval/`` that a released model is evaluated with."""
+    if benchmark in ("visual_search", "vstar", "rows"):
+        return "vstar"
+    if benchmark == "streambench":
+        return "streambench"
+    return "grounding" if benchmark.startswith(("screenspot", "osworld_g")) else "video"
 
 
 def replay(

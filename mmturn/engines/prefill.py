@@ -46,7 +46,7 @@ class Fill:
         """Views among the new tokens."""
         row = self.rows[0]
         return tuple(
-            view for view, start in zip(row.request.views, row.starts, strict=True) if start >= self.known
+            view for view, (start, _) in zip(row.request.views, row.places, strict=True) if start >= self.known
         )  # fmt: skip
 
 
@@ -54,9 +54,8 @@ def fill_of(rows: list[Row], shared: int, source: object) -> Fill:
     """``shared`` is how many tokens the context has in common with its source."""
     row = rows[0]
     known = min(shared, row.context - 1)
-    ends = (*row.starts[1:], row.context)
-    for start, end in zip(row.starts, ends, strict=False):
-        if start < known < end and row.key[4 * start : 4 * start + 4] == row.key[4 * known : 4 * known + 4]:
+    for start, end in row.places:
+        if start < known < end:
             known = start  # features are placed whole
     return Fill(rows, known, source if known else None)
 

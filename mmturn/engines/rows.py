@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mmturn.engines.kv import encode
 from mmturn.engines.sampling import RowSampler
+from mmturn.errors import DataError
 from mmturn.families.forward import positions
 from mmturn.models.load import LoadedModel
 from mmturn.types import Request, View
@@ -26,8 +27,8 @@ class Row:
     request: Request
     key: bytes
     """The context, its placeholders told apart by what they show."""
-    starts: tuple[int, ...]
-    """Where each view's placeholders begin."""
+    places: tuple[tuple[int, int], ...]
+    """Where each view's placeholders begin, and where they have ended; between those of a clip there may be text."""
     where: NDArray[np.int64]
     """[3, tokens of the context] rotary positions."""
     position: int
@@ -89,16 +90,20 @@ class RowMaker:
     def make(self, request: Request, sampler: RowSampler) -> Row:
         """Raises DataError where placeholders and views disagree."""
         loaded, family = self.loaded, self.loaded.family
-        grids = [family.grid(view.size) for view in request.views]
-        where, end = positions(request.token_ids, loaded.image_token_id, grids, family.merge_size)
+        runs = [run for view in request.views for run in family.runs(view)]
+        placeholders = family.placeholders(loaded.image_token_id)
+        where, end = positions(request.token_ids, placeholders, runs, family.merge_size)
         ids = np.asarray(request.token_ids, dtype=np.int32)
-        holders = np.flatnonzero(ids == loaded.image_token_id)
-        counts = [family.image_tokens(view.size) for view in request.views]
+        holders = np.flatnonzero(np.isin(ids, placeholders))
+        counts = np.array([family.view_tokens(view) for view in request.views], dtype=int)
+        own = [family.placeholder_of(view, loaded.image_token_id) for view in request.views]
+        if (ids[holders] != np.repeat(np.asarray(own, dtype=np.int32), counts)).any():
+            raise DataError("placeholders of images stand for clips, or those of clips for images")
         numbers = [-1 - self._numbers.setdefault(view, len(self._numbers)) for view in request.views]
         ids[holders] = np.repeat(np.asarray(numbers, dtype=np.int32), counts)
-        first = np.cumsum([0, *counts])[:-1]
-        starts = tuple(int(holders[at]) if at < len(holders) else len(ids) for at in first)
-        return Row(request, encode(ids), starts, where, end, sampler)
+        ends = np.cumsum(counts)
+        places = zip(holders[ends - counts].tolist(), (holders[ends - 1] + 1).tolist(), strict=True)
+        return Row(request, encode(ids), tuple(places), where, end, sampler)
 
     def clear(self) -> None:
         """Forget the numbers: no context of before is compared any more."""

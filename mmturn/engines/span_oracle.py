@@ -20,9 +20,9 @@ from mmturn.types import Action, Json, Request, Task
 class SpanScript:
     """Looks at each gold stretch in turn, then answers with the gold answer.
 
-    What it asks for is ``scale`` times as long as the gold stretch (log-uniform), but at least ``least_frames`` frames,
-    its middle moved by a normal ``jitter`` in lengths of itself, and lies within the video; the draws come from the
-    request's seed. Raises KeyError for a task it was not given.
+    What it asks for is ``scale`` times as long as the gold stretch (log-uniform), but at least ``least_s`` seconds and
+    ``least_frames`` frames, its middle moved by ``offset`` and a normal ``jitter`` in lengths of itself, and lies
+    within the video; the draws come from the request's seed. Raises KeyError for a task it was not given.
     """
 
     def __init__(
@@ -35,19 +35,23 @@ class SpanScript:
         unit: Unit,
         scale: tuple[float, float] = (1.5, 2.5),
         jitter: float = 0.1,
+        offset: float = 0.0,
+        least_s: float = 0.0,
         least_frames: int = 1,
         look: bool = True,
+        answer: bool = True,
         anywhere: bool = False,
     ) -> None:
-        """``tool`` takes ``start`` and ``end`` in ``unit``; ``look=False`` answers at once; ``anywhere=True`` keeps the
-        length and draws the place at random."""
+        """``tool`` takes ``start`` and ``end`` in ``unit``; ``look=False`` answers at once; ``answer=False`` leaves the
+        answer to a model (see MixedEngine); ``anywhere=True`` keeps the length and draws the place at random."""
         self.tasks: Mapping[str, Task] = {task.id: task for task in tasks}
         self.grammar, self.footage, self.tool, self.unit = grammar, footage, tool, unit
-        self.scale, self.jitter, self.least_frames = scale, jitter, least_frames
-        self.look, self.anywhere = look, anywhere
+        self.scale, self.jitter, self.offset = scale, jitter, offset
+        self.least_s, self.least_frames = least_s, least_frames
+        self.look, self.answer, self.anywhere = look, answer, anywhere
 
-    def __call__(self, request: Request) -> str:
-        """The completion of a request."""
+    def __call__(self, request: Request) -> str | None:
+        """The completion of a request, or None where the model is to answer."""
         task = self.tasks[request.task_id]
         if self.look and request.turn < len(task.spans):
             footage = self.footage(task)
@@ -55,6 +59,8 @@ class SpanScript:
             start, end = named(asked, footage, self.unit)
             action = Action("tool", self.tool, {"start": start, "end": end})
             return self.grammar.format(action, request.views, thought=look_thought(task, request.turn))
+        if not self.answer:
+            return None
         action = Action("answer", "answer", {"text": task.answer or ""})
         return self.grammar.format(action, request.views, thought=answer_thought(task) if self.look else "")
 
@@ -62,9 +68,9 @@ class SpanScript:
         """Seconds within the video."""
         whole = float(clock.duration_s)
         low, high = (math.log(factor) for factor in self.scale)
-        least = self.least_frames * whole / len(clock)
+        least = max(self.least_frames * whole / len(clock), self.least_s)
         length = min(max(gold.duration_s * math.exp(rng.uniform(low, high)), least), whole)
-        middle = (gold.start_s + gold.end_s) / 2 + length * rng.normal(0.0, self.jitter)
+        middle = (gold.start_s + gold.end_s) / 2 + length * rng.normal(self.offset, self.jitter)
         if self.anywhere:
             middle = rng.uniform(0.0, whole)
         start = min(max(middle - length / 2, 0.0), whole - length)
@@ -74,13 +80,16 @@ class SpanScript:
 def named(span: Span, footage: Footage, unit: Unit) -> tuple[Json, Json]:
     """Both ends of a stretch as a policy names them, so that nothing of it is lost to rounding where the video allows.
 
+    ``second``: whole ones, as labels of frames show them, but for stretches of less than two.
     ``frame`` and ``pool``: the last candidate that is not later than the start, the first that is not earlier than the
     end.
     """
     clock = footage.clock
     if unit == "second":
-        start, end = math.floor(100 * span.start_s) / 100, math.ceil(100 * span.end_s) / 100
-        return start, min(end, float(clock.duration_s))
+        whole_s = float(clock.duration_s)
+        if span.duration_s >= 2 and whole_s >= 2:
+            return math.floor(span.start_s), min(math.ceil(span.end_s), math.floor(whole_s))
+        return math.floor(100 * span.start_s) / 100, min(math.ceil(100 * span.end_s) / 100, whole_s)
     if unit == "time":
         last = math.floor(clock.duration_s)
         start_s = math.floor(span.start_s)

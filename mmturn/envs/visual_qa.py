@@ -102,7 +102,7 @@ class VisualQA:
             facts["views"] += sum(isinstance(part, View) for part in result.parts)
             self._add_facts(facts, result.facts, view)
         shown = [part for part in parts if isinstance(part, View)]
-        if len(self._views) + len(shown) > self.config.max_images:
+        if sum(len(view.sources) for view in (*self._views, *shown)) > self.config.max_images:
             return Step(None, terminated=False, limit=StopReason.IMAGE_LIMIT.value)
         self._views.extend(shown)
         return Step(Observation(tuple(parts)), terminated=False, facts=facts)

@@ -6,6 +6,7 @@ from mmturn.evaluation.metrics import Interval, bootstrap, mcnemar, paired_diffe
 from mmturn.evaluation.report import Comparison, EvalReport, compare, group_report, make_report
 from mmturn.evaluation.rows import RunInfo, ScoreRow, read_rows, run_info
 from mmturn.evaluation.runner import evaluate, rescore
+from mmturn.evaluation.streams import StreamScorer, read_verdicts
 from mmturn.evaluation.suites import AnswerScorer, Suite
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Interval",
     "RunInfo",
     "ScoreRow",
+    "StreamScorer",
     "Suite",
     "bootstrap",
     "compare",
@@ -24,6 +26,7 @@ __all__ = [
     "mcnemar",
     "paired_difference",
     "read_rows",
+    "read_verdicts",
     "rescore",
     "run_info",
     "wilson",

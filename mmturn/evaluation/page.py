@@ -86,11 +86,26 @@ def _bar(group: Data) -> str:
 
 
 def _group_table(title: str, groups: Mapping[str, Data], macro: float | None = None) -> str:
-    head = ("", "accuracy", "", "samples", "failed", "unparsed", "turns", "crops", "useful crops", "frames", "tokens")
+    head: tuple[str, ...] = (
+        "",
+        "accuracy",
+        "",
+        "samples",
+        "failed",
+        "unparsed",
+        "turns",
+        "crops",
+        "useful crops",
+        "frames",
+        "gold seen",
+        "tokens",
+    )
+    streamed = any(group.get("mean_grade") is not None for group in groups.values())
+    head = (*head, "grade", "coherence", "delay, s") if streamed else head
     rows = []
     for name, group in groups.items():
         useful = _percent(group["useful_crop_rate"]) if group["crops"] else "–"
-        cells = (
+        cells: tuple[str, ...] = (
             escape(str(name)),
             _percent(group["accuracy"]),
             _bar(group),
@@ -101,8 +116,11 @@ def _group_table(title: str, groups: Mapping[str, Data], macro: float | None = N
             _number(group["mean_crops"]),
             useful,
             _number(group.get("mean_frames")),
+            _percent(group.get("gold_seen_rate")),
             "–" if group["mean_sampled_tokens"] is None else f"{group['mean_sampled_tokens']:.0f}",
         )
+        if streamed:
+            cells = (*cells, *(_number(group.get(key)) for key in ("mean_grade", "coherence", "mean_delay_s")))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     note = f"<p>Unweighted mean of these: {_percent(macro)}</p>" if macro is not None and len(groups) > 1 else ""
     header = "".join(f"<th>{cell}</th>" for cell in head)

@@ -22,6 +22,7 @@ from mmturn.evaluation.metrics import (
 )
 from mmturn.evaluation.page import report_page
 from mmturn.evaluation.rows import RunInfo, ScoreRow
+from mmturn.evaluation.streams import by_question
 from mmturn.store.codec import encode
 from mmturn.types import Json
 
@@ -60,6 +61,16 @@ class GroupReport:
     mean_sampled_tokens: float | None
     mean_frames: float | None = None
     """Of tasks with a video; None without any."""
+    gold_seen_rate: float | None = None
+    """Mean share of the gold stretches of which a frame was shown; None without tasks that have some."""
+    mean_delay_s: float | None = None
+    """Of questions of streams: from arrival to the first word of the answer, StreamBench's request-processing delay."""
+    mean_answer_s: float | None = None
+    """The same to the last word."""
+    mean_grade: float | None = None
+    """Of questions of streams, 0 to 5."""
+    coherence: float | None = None
+    """Mean change of grades from one answer of a dialogue to the next; lower is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +149,18 @@ def group_report(rows: Sequence[ScoreRow], *, seed: int = 0) -> GroupReport:
         useful_crop_rate=useful / crops if crops else None,
         useful_sample_rate=_mean([float(bool(row.useful_crops)) for row in boxed]),
         mean_frames=_mean([row.num_frames for row in alive if row.num_frames is not None]),
+        gold_seen_rate=_mean([row.gold_seen for row in alive if row.gold_seen is not None]),
+        mean_delay_s=_mean([row.delay_s for row in scored if row.delay_s is not None]),
+        mean_answer_s=_mean([row.answer_s for row in scored if row.answer_s is not None]),
+        mean_grade=_mean([row.grade for row in scored if row.grade is not None]),
+        coherence=_mean([row.grade_change for row in scored if row.grade_change is not None]),
         mean_sampled_tokens=_mean([row.num_sampled_tokens for row in alive if row.num_sampled_tokens is not None]),
     )
 
 
 def make_report(info: RunInfo, rows: Sequence[ScoreRow]) -> EvalReport:
     """The report of rows, which should be one per sample. The bootstrap's seed is ``info.seeds["bootstrap"]``, or 0."""
+    rows = by_question(rows, info.groups)
     seed = int(info.seeds.get("bootstrap", 0))
     keys = ("crops", *dict.fromkeys(key for row in rows for key in row.groups))
     by: dict[str, dict[str, GroupReport]] = {}
@@ -183,8 +200,8 @@ def compare(first: Iterable[ScoreRow], second: Iterable[ScoreRow], *, seed: int 
     Raises DataError when they have no sample in common, when one task id has different contents in the two, or when
     an answer was read by different extractors: such accuracies are not comparable.
     """
-    before = {(row.task_id, row.index): row for row in first}
-    after = {(row.task_id, row.index): row for row in second}
+    before = {(row.task_id, row.index): row for row in by_question(first)}
+    after = {(row.task_id, row.index): row for row in by_question(second)}
     pairs = [(before[key], after[key]) for key in before if key in after]
     both = [(a, b) for a, b in pairs if a.value is not None and b.value is not None]
     for a, b in both:

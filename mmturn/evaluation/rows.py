@@ -20,6 +20,7 @@ from mmturn.config import config_hash
 from mmturn.errors import DataError
 from mmturn.geometry import Box
 from mmturn.interfaces import Scorer
+from mmturn.rewards.frames import gold_seen
 from mmturn.rewards.seen import frames_by_turn
 from mmturn.store.codec import decode, encode
 from mmturn.store.jsonl import LineFormat, read_header, read_lines
@@ -86,6 +87,8 @@ class ScoreRow:
     num_views: int = 0
     num_frames: int | None = None
     """Frames of the video that were shown; None for a task without one."""
+    gold_seen: float | None = None
+    """Share of the gold stretches of which a frame was shown; None for a task without any."""
     num_sampled_tokens: int | None = None
     cluster: str = ""
     """Samples that share it (a scene, an image) are not independent."""
@@ -95,9 +98,18 @@ class ScoreRow:
     seconds: float = 0.0
     """Wall time of its turns, as far as the engine reported it."""
     meta: Mapping[str, Json] = field(default_factory=dict)
-    """The scorer's own notes."""
+    """The scorer's own notes. ``questions``: a verdict on each question of a session (see ``streams``); a report counts
+    those one by one, in place of the session."""
     stored_bytes: int | None = None
     """Length of trajectories.jsonl with this sample's trajectory in it; None when trajectories are not kept."""
+    delay_s: float | None = None
+    """A question of a stream: from its arrival to the first word of its answer; None: nobody told."""
+    answer_s: float | None = None
+    """A question of a stream: from its arrival to the last word of its answer."""
+    grade: float | None = None
+    """A question of a stream: how good its answer is, 0 to 5."""
+    grade_change: float | None = None
+    """By how much ``grade`` differs from the one before in the same dialogue; None for the first."""
 
 
 def run_info(
@@ -204,6 +216,7 @@ def score_trajectory(trajectory: Trajectory, scorer: Scorer, info: RunInfo) -> S
         useful_crops=sum(is_useful(crop, task.boxes) for crop in crops) if task.boxes else None,
         num_views=len(trajectory.views),
         num_frames=sum(map(len, frames_by_turn(trajectory))) if task.video is not None else None,
+        gold_seen=gold_seen(trajectory) if task.spans else None,
         num_sampled_tokens=_sampled_tokens(trajectory),
         cluster=cluster_of(task),
         groups={key: str(task.meta[key]) for key in info.groups if task.meta.get(key) is not None},

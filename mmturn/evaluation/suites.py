@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mmturn.evaluation.rows import GROUPS
 from mmturn.grading.answers import extract, match
+from mmturn.grading.targets import judged
 from mmturn.interfaces import Scorer
 from mmturn.types import Json, Score, Task, Trajectory
 
@@ -22,6 +23,20 @@ class AnswerScorer:
         read = extract(trajectory.answer, trajectory.task)
         right = match(trajectory.answer, trajectory.task)
         return Score(trajectory.task.id, float(right), read.extractor, read.value)
+
+
+class PointScorer:
+    """1.0 for a click that hits what was meant, else 0.0: edges count, no tolerance, a box is its centre.
+
+    ``Score.meta["outcome"]``: correct, wrong, or wrong_format where there was neither a click nor a refusal.
+    Source: ScreenSpot (arXiv 2401.10935), ScreenSpot-Pro (arXiv 2504.07981), OSWorld-G (arXiv 2505.13227).
+    """
+
+    def __call__(self, trajectory: Trajectory) -> Score:
+        """Verdict on one trajectory."""
+        outcome = judged(trajectory)
+        meta = {"outcome": outcome}
+        return Score(trajectory.task.id, float(outcome == "correct"), "mmturn/point-1", trajectory.answer or None, meta)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mmturn.errors import ConfigError
-from mmturn.families.spec import ChatTemplate, Family
+from mmturn.families.spec import ChatTemplate, Family, VideoTokens
 from mmturn.registry import FAMILIES
 from mmturn.types import PixelBudget
 
 FAMILY_KEY = "mmturn_family"
 """Optional key of a model's config.json that names its family where ``model_type`` alone does not tell."""
+
+_TICKS_PER_S = 4  # of a Qwen2.5-VL whose config.json has a vision tower without ``tokens_per_second``
 
 __all__ = ["FAMILY_KEY", "ChatTemplate", "Family", "family_of"]
 
@@ -24,9 +26,10 @@ def family_of(model_dir: Path, name: str | None = None) -> Family:
 
     ``name`` says which family to use; else config.json's ``mmturn_family``, else its ``model_type`` decides. Patch and
     merge size, mean, standard deviation and pixel limits come from preprocessor_config.json (or processor_config.json)
-    where they are given, else patch and merge size from config.json's ``vision_config``, else from the family's spec.
+    where they are given, else patch and merge size from config.json's ``vision_config``, else from the family's spec;
+    what video tokens are and how they tell time, from config.json.
     Raises ConfigError for a family that is not supported, naming those that are; for a missing or malformed file; and
-    where the processor and the vision tower disagree on the patches.
+    where the processor and the vision tower, or those of images and of videos, disagree on the patches.
     """
     model_dir = Path(model_dir)
     config = _read(model_dir / "config.json")
@@ -35,6 +38,7 @@ def family_of(model_dir: Path, name: str | None = None) -> Family:
             f"{model_dir}: there is no config.json; a model folder as save_pretrained writes it is needed"
         )
     family = _named(model_dir, config, name)
+    family = replace(family, video=_video(model_dir, config, family.video))
     tower = _tower(model_dir, config)
     processor = _processor(model_dir)
     for key, value in tower.items():
@@ -43,7 +47,10 @@ def family_of(model_dir: Path, name: str | None = None) -> Family:
                 f"{model_dir}: the image processor says {key} {processor[key]}, config.json's vision_config {value}; "
                 "they must be equal"
             )
-    return replace(family, **{**tower, **processor})
+    found = replace(family, **{**tower, **processor})
+    if found.video is not None:
+        _check_video_processor(model_dir, found)
+    return found
 
 
 def _named(model_dir: Path, config: Mapping[str, Any], name: str | None) -> Family:
@@ -74,6 +81,19 @@ def _tower(model_dir: Path, config: Mapping[str, Any]) -> dict[str, int]:
     return {ours: _count(model_dir, theirs, vision[theirs]) for theirs, ours in keys.items() if theirs in vision}
 
 
+def _video(model_dir: Path, config: Mapping[str, Any], video: VideoTokens | None) -> VideoTokens | None:
+    """How it is shown clips, as far as config.json says; transformers' default where that leaves positions out."""
+    if video is None:
+        return None
+    if config.get("video_token_id") is not None:
+        video = replace(video, token_id=_count(model_dir, "video_token_id", config["video_token_id"], least=0))
+    vision = config.get("vision_config")
+    if video.ticks_per_s is None or not vision:
+        return video
+    ticks = vision.get("tokens_per_second", _TICKS_PER_S)
+    return replace(video, ticks_per_s=_count(model_dir, "tokens_per_second", ticks))
+
+
 def _processor(model_dir: Path) -> dict[str, Any]:
     """Fields of Family as the image processor's own file gives them."""
     raw = _read(model_dir / "preprocessor_config.json")
@@ -96,9 +116,24 @@ def _processor(model_dir: Path) -> dict[str, Any]:
     return fields
 
 
-def _count(model_dir: Path, key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{model_dir}: {key} must be a whole number of at least 1, got {value!r}")
+def _check_video_processor(model_dir: Path, family: Family) -> None:
+    """Frames of clips are cut as images are; raises ConfigError where the folder's video processor would not."""
+    name = "video_preprocessor_config.json"
+    raw = _read(model_dir / name) or {}
+    ours = {"image_mean": list(family.mean), "image_std": list(family.std)} | {
+        key: getattr(family, key) for key in ("patch_size", "merge_size", "temporal_patch_size")
+    }
+    for key, value in ours.items():
+        if raw.get(key, value) not in (None, value):
+            raise ConfigError(
+                f"{model_dir}: {name} says {key} {raw[key]}, images have {value}; they must be equal, since frames are "
+                "shown as images and as clips"
+            )
+
+
+def _count(model_dir: Path, key: str, value: Any, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{model_dir}: {key} must be a whole number of at least {least}, got {value!r}")
     return value
 
 

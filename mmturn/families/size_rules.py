@@ -44,6 +44,34 @@ def processor_rule(size: Size, budget: PixelBudget, factor: int) -> Size:
     return Size(shown_w, shown_h)
 
 
+def clip_rule(size: Size, budget: PixelBudget, factor: int, temporal: int) -> Size:
+    """Shown pixels of each of ``budget.frames`` frames, which have the budget's pixels together.
+
+    Frames are counted in whole steps of ``temporal`` where the rounded size is compared with the budget, and as they
+    are where it is scaled. A side below ``factor`` is first scaled up to it.
+    Raises DataError and ConfigError as ``processor_rule`` does, and DataError for fewer frames than a step has.
+    Source: transformers, Qwen3VLVideoProcessor, smart_resize (the same from 5.19 to 5.23).
+    """
+    if budget.frames < temporal:
+        raise DataError(f"a clip needs {temporal} frames at least, got {budget.frames}")
+    _check(size, budget, factor)
+    height, width, frames = size.height, size.width, budget.frames
+    if min(height, width) < factor:
+        scale = max(factor / height, factor / width)
+        height, width = int(height * scale), int(width * scale)
+    shown_h, shown_w = round(height / factor) * factor, round(width / factor) * factor
+    counted = round(frames / temporal) * temporal
+    if counted * shown_h * shown_w > budget.max_pixels:
+        beta = math.sqrt((frames * height * width) / budget.max_pixels)
+        shown_h = max(factor, math.floor(height / beta / factor) * factor)
+        shown_w = max(factor, math.floor(width / beta / factor) * factor)
+    elif counted * shown_h * shown_w < budget.min_pixels:
+        beta = math.sqrt(budget.min_pixels / (frames * height * width))
+        shown_h = math.ceil(height * beta / factor) * factor
+        shown_w = math.ceil(width * beta / factor) * factor
+    return Size(shown_w, shown_h)
+
+
 def qwen_vl_utils_rule(size: Size, budget: PixelBudget, factor: int) -> Size:
     """Shown pixels as ``smart_resize`` of qwen-vl-utils makes them; see the module for the difference.
 

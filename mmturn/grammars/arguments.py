@@ -11,6 +11,7 @@ from mmturn.grammars.payload import shorten
 from mmturn.types import Json, ToolSpec, View
 
 _COUNTS = {"box": 4, "point": 2}
+_REGIONS = (*_COUNTS, "path")
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
     "boolean": (bool,),
@@ -45,8 +46,8 @@ def read_arguments(
     view: int | None = None
     for name, value in raw.items():
         schema = properties.get(name, {})
-        count = _COUNTS.get(schema.get("format", ""))
-        if count is None:
+        form = schema.get("format", "")
+        if form not in _REGIONS:
             _check(f"{tool.name}: {name}", value, schema)
             continue
         if view is None:
@@ -55,7 +56,13 @@ def read_arguments(
             except ToolError as exc:
                 # The message may quote what the policy wrote.
                 raise ParseError(f"{exc!s:.300}") from None
-        arguments[name] = read_coordinates(f"{tool.name}: {name}", value, count, frame, views[view].size)
+        what, size = f"{tool.name}: {name}", views[view].size
+        if form != "path":
+            arguments[name] = read_coordinates(what, value, _COUNTS[form], frame, size)
+        elif isinstance(value, list):
+            arguments[name] = [read_coordinates(f"{what}[{i}]", point, 2, frame, size) for i, point in enumerate(value)]
+        else:
+            raise ParseError(f"{what} must be a list of points [x, y]")
     return arguments, view
 
 
@@ -75,11 +82,13 @@ def public_schema(tool: ToolSpec, frame: str) -> dict[str, Json]:
     parameters = dict(tool.parameters)
     properties: dict[str, Json] = {}
     for name, schema in tool.parameters.get("properties", {}).items():
-        count = _COUNTS.get(schema.get("format", ""))
-        shown = {key: value for key, value in schema.items() if count is None or key != "format"}
-        if count is not None:
-            item = "number" if frame == "unit" else "integer"
-            shown |= {"type": "array", "items": {"type": item}, "minItems": count, "maxItems": count}
+        form = schema.get("format", "")
+        shown = {key: value for key, value in schema.items() if form not in _REGIONS or key != "format"}
+        if form in _REGIONS:
+            count = _COUNTS.get(form, 2)
+            numbers: dict[str, Json] = {"type": "array", "items": {"type": "number" if frame == "unit" else "integer"}}
+            numbers |= {"minItems": count, "maxItems": count}
+            shown |= {"type": "array", "items": numbers} if form == "path" else numbers
             described = shown.get("description", "Region.").rstrip(". ")
             shown["description"] = f"{described}, {FRAME_WORDS[frame]}."
         properties[name] = shown

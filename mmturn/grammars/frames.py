@@ -1,5 +1,10 @@
-"""Coordinate frames of regions in text, as data: ``view_px`` (pixels of the view as shown), ``permille`` (0..1000 of
-its sides), ``unit`` (0..1 of its sides). The frame is a setting, never guessed from magnitude."""
+"""Coordinate frames of regions in text, as data. The frame is a setting, never guessed from magnitude.
+
+``view_px``: pixels of the view as shown. ``permille``: 0..1000 of its sides. ``grid999``: 0..999 of its sides.
+``unit``: 0..1 of its sides. ``qwen2_5_px`` and ``ui_tars_px``: pixels of what a server's own smart_resize makes of the
+view, for a policy that is sent the view and shrinks it by itself (sides to multiples of 28; from 3,136 or 78,400 to
+12,845,056 pixels).
+"""
 
 from __future__ import annotations
 
@@ -7,15 +12,19 @@ import math
 from typing import Literal
 
 from mmturn.errors import DataError, ParseError
+from mmturn.families.size_rules import qwen_vl_utils_rule
 from mmturn.geometry import Size
-from mmturn.types import Json
+from mmturn.types import Json, PixelBudget
 
-Frame = Literal["view_px", "permille", "unit"]
+Frame = Literal["view_px", "permille", "unit", "grid999", "qwen2_5_px", "ui_tars_px"]
 
 FRAME_WORDS: dict[str, str] = {
     "view_px": "in pixels of the image as shown, with (0, 0) at its top left corner",
     "permille": "as whole numbers from 0 to 1000 relative to the image's width and height",
     "unit": "as fractions from 0 to 1 of the image's width and height",
+    "grid999": "as whole numbers from 0 to 999 relative to the image's width and height",
+    "qwen2_5_px": "in pixels of the image as you see it, with (0, 0) at its top left corner",
+    "ui_tars_px": "in pixels of the image as you see it, with (0, 0) at its top left corner",
 }
 """How each frame is explained to a policy."""
 
@@ -23,12 +32,27 @@ MAX_COORDINATE = 1e9
 """A coordinate beyond this is refused when parsed: it is noise, and arithmetic on it may overflow."""
 
 
+_RESIZED = {"qwen2_5_px": PixelBudget(3_136, 12_845_056), "ui_tars_px": PixelBudget(78_400, 12_845_056)}
+_FACTOR = 28
+_PARTS = {"permille": 1000.0, "grid999": 999.0, "unit": 1.0}
+
+
+def extent(frame: str, size: Size) -> Size | None:
+    """Width and height in pixels that a policy with a frame of pixels sees a view with; None for a relative frame.
+
+    Raises DataError for a view that smart_resize refuses.
+    """
+    if frame == "view_px":
+        return size
+    return qwen_vl_utils_rule(size, _RESIZED[frame], _FACTOR) if frame in _RESIZED else None
+
+
 def _scales(frame: str, size: Size) -> tuple[float, float]:
     """Pixels of a view per unit of the frame, in x and y."""
-    if frame == "view_px":
-        return 1.0, 1.0
-    parts = 1000.0 if frame == "permille" else 1.0
-    return size.width / parts, size.height / parts
+    seen = extent(frame, size)
+    if seen is not None:
+        return size.width / seen.width, size.height / seen.height
+    return size.width / _PARTS[frame], size.height / _PARTS[frame]
 
 
 def read_coordinates(name: str, value: Json, count: int, frame: str, size: Size) -> list[float]:

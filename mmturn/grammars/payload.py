@@ -29,6 +29,10 @@ def _constant(text: str) -> Any:
     raise ParseError(f"{text} is not a number that can be used here")
 
 
+JSON_DECODER = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=_constant)
+"""Strict about numbers: one that is too large for a float, NaN and Infinity raise ParseError."""
+
+
 def read_json(text: str, what: str, max_chars: int) -> Json:
     """The JSON value in ``text``. Raises ParseError (naming ``what``) for bad or overlong JSON, NaN, Infinity,
     numbers too large for a float, and nesting too deep to read."""
@@ -38,7 +42,7 @@ def read_json(text: str, what: str, max_chars: int) -> Json:
     if len(text) > max_chars:
         raise ParseError(f"{what} is too long: {len(text)} characters, at most {max_chars}")
     try:
-        return json.loads(text, parse_float=_float, parse_int=_int, parse_constant=_constant)
+        return JSON_DECODER.decode(text)
     except RecursionError:
         raise ParseError(f"{what} is nested too deeply") from None
     except ValueError as exc:

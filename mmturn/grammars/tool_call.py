@@ -64,7 +64,7 @@ class ToolCallConfig:
     """tagged: what tools show stands between ``<tool_response>`` and ``</tool_response>``. plain: as it is."""
     max_call_chars: int = 20_000
     """A longer call is refused unread."""
-    region_arguments: tuple[str, ...] = ("bbox_2d", "bbox", "box", "point_2d", "point", "coordinate")
+    region_arguments: tuple[str, ...] = ("bbox_2d", "bbox", "box", "point_2d", "point", "coordinate", "path")
     """Names of arguments that ``format`` writes in the frame (``parse`` goes by the tool's schema)."""
 
 
@@ -220,7 +220,11 @@ class ToolCallGrammar:
         if action.view is None:
             return written
         for name in self.config.region_arguments:
-            value = written.get(name)
-            if isinstance(value, (list, tuple)) and len(value) in (2, 4):
-                written[name] = write_coordinates(list(value), self.config.frame, views[action.view].size)
+            value, size = written.get(name), views[action.view].size
+            if not isinstance(value, (list, tuple)):
+                continue
+            if value and all(isinstance(point, (list, tuple)) for point in value):
+                written[name] = [write_coordinates(list(point), self.config.frame, size) for point in value]
+            elif len(value) in (2, 4):
+                written[name] = write_coordinates(list(value), self.config.frame, size)
         return written

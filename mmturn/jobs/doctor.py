@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import platform
 import re
@@ -18,18 +19,11 @@ from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from mmturn.envs.gui.needs import INSTALL, find_chromium, missing_packages, packages
 from mmturn.errors import MmturnError
 from mmturn.resources import resource_root
 
 State = Literal["ok", "warn", "missing"]
-BROWSERS = (
-    "chromium",
-    "chromium-browser",
-    "chromium-headless-shell",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-)
 GB = 1e9
 
 
@@ -55,6 +49,7 @@ def diagnose(folder: Path, model: str = "checkpoints/nano") -> Iterator[Finding]
     yield from _resources(folder)
     yield from _writable(folder)
     yield _browser()
+    yield from _gui()
     yield _versions()
     yield _step(model)
 
@@ -136,10 +131,31 @@ def _existing(folder: Path) -> Path:
 
 
 def _browser() -> Finding:
-    wanted = os.environ.get("MMTURN_CHROMIUM", "")
-    found = shutil.which(wanted) if wanted else next(filter(None, map(shutil.which, BROWSERS)), None)
-    advice = "optional, for the tests of the pages alone: apt install chromium, or set MMTURN_CHROMIUM"
+    found = find_chromium()
+    advice = f"optional, for GUI environments and the tests of the pages: {INSTALL}, or set MMTURN_CHROMIUM"
     return Finding("chromium", "ok", found) if found else Finding("chromium", "warn", "not found", advice)
+
+
+def _gui() -> Iterator[Finding]:
+    """What the browser environment needs: its Python packages, and the Debian packages of the one list."""
+    for name in ("playwright", "miniwob"):
+        if importlib.util.find_spec(name) is None:
+            yield Finding(
+                name, "warn", "not installed", "optional, for the browser environment: pip install mmturn[gui]"
+            )
+        else:
+            yield Finding(name, "ok", version(name))
+    for part in packages():
+        missing = missing_packages(part)
+        what = f"Debian packages ({part})"
+        if missing is None:
+            yield Finding(
+                what, "warn", "this is no Debian", f"install what corresponds to {', '.join(packages()[part])}"
+            )
+        elif missing:
+            yield Finding(what, "warn", f"missing: {', '.join(missing)}", f"optional: {INSTALL}")
+        else:
+            yield Finding(what, "ok", ", ".join(packages()[part]))
 
 
 def _versions() -> Finding:

@@ -32,7 +32,7 @@ from mmturn.rewards.rubric import rubric_of
 from mmturn.rollout import Driver, Episode, InlineHost
 from mmturn.store.trajectories import images_folder, read_trajectories, trajectory_file
 from mmturn.training.feed import Feed
-from mmturn.types import Completion, Request, StopReason, Task, Trajectory, Turn
+from mmturn.types import MEASURED, Completion, Request, StopReason, Task, Trajectory, Turn
 
 LOGPROB_TOLERANCE = {torch.float32: 1e-3}
 """Largest gap between sampler and trainer that is no divergence; rounding of a batch's shape alone stays below."""
@@ -211,7 +211,12 @@ def _aspects(old: Turn, new: Turn, settled: bool) -> Iterator[tuple[str, Any, An
     yield "actions", _plain(old.actions), _plain(new.actions)
     if settled:
         yield "error", old.error, new.error
-        yield "facts", _plain(old.facts), _plain(new.facts)
+        yield "facts", _repeatable(old.facts), _repeatable(new.facts)
+
+
+def _repeatable(facts: Mapping[str, Any]) -> Any:
+    """Facts that come again."""
+    return _plain({key: value for key, value in facts.items() if key != MEASURED})
 
 
 def _plain(value: Any) -> Any:

@@ -7,17 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmturn.build import Policy
+from mmturn.engines.gui_oracle import PlayedScript
 from mmturn.engines.oracle import LookScript
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.engines.span_oracle import SpanScript
+from mmturn.envs.gui.browser.env import BrowserEnv
 from mmturn.envs.video_qa import VideoQA
+from mmturn.envs.video_stream import VideoStream
 from mmturn.errors import ConfigError
 from mmturn.interfaces import Engine, Rubric
 from mmturn.recipe import OracleConfig
 from mmturn.rollout import RolloutConfig, episodes
+from mmturn.rollout.seeds import seed_of
 from mmturn.store.trajectories import TrajectoryWriter
 from mmturn.tools.frames import SpanConfig, SpanTool
-from mmturn.types import Task, Trajectory
+from mmturn.types import Action, Request, Task, Trajectory
 
 
 def roll(
@@ -60,17 +64,24 @@ def store_rollouts(
 
 def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig, beside: float = 0.0) -> ScriptedEngine:
     """An engine that looks where the gold boxes or stretches are, as broadly as the settings say, or ``beside`` boxes.
-    Raises ConfigError for videos without a tool that shows stretches."""
+    Questions of a stream it answers at once; tasks of the browser are played by their scripted solutions. Raises
+    ConfigError for videos without a tool that shows stretches."""
     env = policy.make_env()
+    if isinstance(env, VideoStream):
+        return ScriptedEngine(_told(policy, env, tasks, config), policy.renderer)
+    if isinstance(env, BrowserEnv):
+        seed = policy.recipe.seed
+        script = PlayedScript(tasks, policy.grammar, env, lambda task: seed_of("environment", seed, task.id, 0))
+        return ScriptedEngine(script, policy.renderer)
     if isinstance(env, VideoQA):
         watching = _watcher(policy, env, tasks, config)
-        return ScriptedEngine(watching, policy.renderer)
+        return ScriptedEngine(lambda request: watching(request) or "", policy.renderer)
     tool = env.tools[0].name if config.look else ""
-    script = LookScript(
+    looking = LookScript(
         tasks, policy.grammar, tool=tool, scale=config.scale, jitter=config.jitter, offset=config.offset,
         look=config.look, beside=beside,
     )  # fmt: skip
-    return ScriptedEngine(lambda request: script(request) or "", policy.renderer)
+    return ScriptedEngine(lambda request: looking(request) or "", policy.renderer)
 
 
 def _watcher(policy: Policy, env: VideoQA, tasks: Sequence[Task], config: OracleConfig) -> SpanScript:
@@ -82,9 +93,25 @@ def _watcher(policy: Policy, env: VideoQA, tasks: Sequence[Task], config: Oracle
     shown = settings.frames or max(env.config.initial_frames, env.config.long.initial_frames)
     return SpanScript(
         tasks, policy.grammar, lambda task: env.footage(task.video or ""), tool=settings.name, unit=settings.unit,
-        scale=config.scale, jitter=config.jitter, look=config.look,
+        scale=config.scale, jitter=config.jitter, offset=config.offset[0], least_s=config.least_s, look=config.look,
         least_frames=shown + 2 if settings.ends == "out" else 1,
     )  # fmt: skip
+
+
+def _told(policy: Policy, env: VideoStream, tasks: Sequence[Task], config: OracleConfig) -> Callable[[Request], str]:
+    """Answers the questions of each session in their order, with the gold answers."""
+    if config.look or env.config.memory.captions == "policy":
+        raise ConfigError(
+            "the oracle answers the questions of a stream at once, and writes no captions: set oracle.look: false and "
+            "env.memory.captions: none"
+        )
+    answers = {task.id: [question.answer or "" for question in env.questions(task)] for task in tasks}
+
+    def answer(request: Request) -> str:
+        action = Action("answer", "answer", {"text": answers[request.task_id][request.turn]})
+        return policy.grammar.format(action, request.views)
+
+    return answer
 
 
 def oracle_trajectories(

@@ -127,10 +127,14 @@ class ImageStore:
         return self._decoded.get(ref.sha256, lambda: self._decode(ref)).image
 
     def pixels(self, view: View) -> NDArray[np.uint8]:
-        """[H, W, 3] what the view shows, resampled once, straight from its source. Read-only: it is shared.
+        """[H, W, 3] what the view shows, resampled once, straight from its source; of a clip [T, H, W, 3]. Read-only:
+        it is shared.
 
         The same view always gives the same pixels. Raises DataError as ``open`` does.
         """
+
+        if view.clip is not None:
+            return np.stack([self.pixels(frame) for frame in view.frames])
 
         def make() -> NDArray[np.uint8]:
             pixels = np.array(resample(self.open(view.source), view), dtype=np.uint8)

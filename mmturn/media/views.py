@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from mmturn.errors import DataError, ToolError
 from mmturn.geometry import Box, Size, Transform
@@ -38,7 +39,8 @@ def shows_all(view: View) -> bool:
 
 
 def crop(view: View, box: Box, size_rule: SizeRule, budget: PixelBudget) -> View:
-    """What ``box`` (pixels of ``view``) shows, sharp from the view's source and fitted anew; a turn is kept.
+    """What ``box`` (pixels of ``view``) shows, sharp from the view's source and fitted anew; a turn is kept. Of a clip,
+    what it shows in each frame; they have the budget together.
 
     The box may reach beyond an upright or quarter-turned view, up to the edge of the source (for padding), and beyond
     otherwise turned views not at all; the rest is cut off. Raises ToolError, worded for the policy, when the box is not
@@ -62,10 +64,10 @@ def crop(view: View, box: Box, size_rule: SizeRule, budget: PixelBudget) -> View
     if inside.width <= 0 or inside.height <= 0:
         raise ToolError(f"the box {_words(box)} lies outside the image of {view.size.width} x {view.size.height} px")
     try:
-        size = size_rule(_pixels(inside.width * scale_x, inside.height * scale_y), budget)
+        size = size_rule(_pixels(inside.width * scale_x, inside.height * scale_y), _shared(budget, view))
     except DataError as error:
         raise ToolError(f"the box {_words(box)} cannot be shown: {error}") from error
-    return View(view.source, transform @ Transform.region(inside, size), size)
+    return replace(view, transform=transform @ Transform.region(inside, size), size=size)
 
 
 def rotate(view: View, degrees: float, size_rule: SizeRule, budget: PixelBudget) -> View:
@@ -82,21 +84,27 @@ def rotate(view: View, degrees: float, size_rule: SizeRule, budget: PixelBudget)
     turned_w = abs(width * cos) + abs(height * sin)
     turned_h = abs(width * sin) + abs(height * cos)
     try:
-        size = size_rule(_pixels(turned_w, turned_h), budget)
+        size = size_rule(_pixels(turned_w, turned_h), _shared(budget, view))
     except DataError as error:
         raise ToolError(f"the turned image cannot be shown: {error}") from error
     # turned pixels -> source-sized pixels about the middle -> turned back -> pixels of the view
     centred = Transform.region(Box(-turned_w / 2, -turned_h / 2, turned_w / 2, turned_h / 2), size)
     back = Transform(cos, -sin, 0.0, sin, cos, 0.0)
     to_view = Transform(1 / scale_x, 0.0, view.size.width / 2, 0.0, 1 / scale_y, view.size.height / 2)
-    return View(view.source, view.transform @ to_view @ back @ centred, size)
+    return replace(view, transform=view.transform @ to_view @ back @ centred, size=size)
 
 
 def view_key(view: View) -> str:
     """A key that two views share exactly when they show the same pixels of the same source the same way."""
     # adding 0.0 turns an int into a float and -0.0 into 0.0, which compare equal but print differently
     numbers = (getattr(view.transform, name) + 0.0 for name in "abcdef")
-    return f"{view.source.sha256}:{','.join(map(repr, numbers))}:{view.size.width}x{view.size.height}"
+    sources = "+".join(ref.sha256 for ref in view.sources)
+    return f"{sources}:{','.join(map(repr, numbers))}:{view.size.width}x{view.size.height}"
+
+
+def _shared(budget: PixelBudget, view: View) -> PixelBudget:
+    """The budget of a view, which the frames of a clip share."""
+    return replace(budget, frames=len(view.sources))
 
 
 def _pixels(width: float, height: float) -> Size:

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +122,7 @@ def load_model(
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         rows = model.get_input_embeddings().weight.shape[0]
         raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model embeds only {rows}")
-    image_id = tokenizer.convert_tokens_to_ids(spec.image_token)
-    if image_id != model.config.image_token_id:
-        raise CheckpointError(
-            f"{folder}: config.json's image_token_id is {model.config.image_token_id}, "
-            f"the tokenizer has {spec.image_token} at {image_id}"
-        )
+    spec = _with_placeholders(spec, tokenizer, model.config, folder)
     model.generation_config = GenerationConfig()
     ScoringHead.of(model.lm_head)
     quicken(model)
@@ -140,6 +135,25 @@ def load_model(
     policy: nn.Module = model if lora is None else _with_adapters(model, lora)
     policy.to(device)
     return LoadedModel(policy.eval(), spec, tokenizer, folder, _inherited_generation(folder))
+
+
+def _with_placeholders(spec: Family, tokenizer: PreTrainedTokenizerFast, config: Any, folder: Path) -> Family:
+    """The family with the id of its video placeholder, or without video tokens where the tokenizer has none. Raises
+    CheckpointError where the model and its tokenizer disagree on a placeholder."""
+    known = tokenizer.get_vocab()
+    if spec.video is not None and spec.video.token not in known:
+        spec = replace(spec, video=None)
+    tokens = {"image_token_id": spec.image_token}
+    if spec.video is not None:
+        tokens["video_token_id"] = spec.video.token
+        spec = replace(spec, video=replace(spec.video, token_id=int(config.video_token_id)))
+    for key, token in tokens.items():
+        if known.get(token) != getattr(config, key):
+            raise CheckpointError(
+                f"{folder}: config.json's {key} is {getattr(config, key)}, the tokenizer has {token} at "
+                f"{known.get(token)}"
+            )
+    return spec
 
 
 def load_configured(config: ModelConfig, *, activation_checkpointing: bool = False) -> LoadedModel:

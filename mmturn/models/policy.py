@@ -16,7 +16,7 @@ from mmturn.models import tree_attention
 from mmturn.models.action_values import ActionHeads
 from mmturn.models.heads import ObjectiveHeads, OutputHeads
 from mmturn.models.load import LoadedModel, base_model
-from mmturn.models.step import ViewFeatures, encoder_outputs, vision_features
+from mmturn.models.step import ViewFeatures, encoder_outputs, one_placeholder, vision_features
 from mmturn.models.value_head import ValueHead
 
 
@@ -205,7 +205,7 @@ class PolicyModule(nn.Module):
         hidden: Tensor = (
             base_model(self.model)
             .model(
-                input_ids=batch.input_ids,
+                input_ids=one_placeholder(base_model(self.model), batch.input_ids, self.family),
                 position_ids=batch.position_ids,
                 attention_mask=None,
                 mm_encoder_outputs=encoder_outputs([features[number] for row in batch.image_index for number in row]),
@@ -229,7 +229,7 @@ class PolicyModule(nn.Module):
                 "rows can be packed as trees with model.attention: sdpa only; set training.layout: padded"
             )
         hidden: Tensor = base.model(
-            input_ids=batch.input_ids[packed.row, packed.column][None],
+            input_ids=one_placeholder(base, batch.input_ids[packed.row, packed.column][None], self.family),
             position_ids=batch.position_ids[:, packed.row, packed.column][:, None],
             attention_mask=None,
             mm_encoder_outputs=encoder_outputs([features[number] for number in packed.images]),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.cache_utils import Cache
 
-from mmturn.families.forward import normalise
+from mmturn.families.forward import normalise, widened
 from mmturn.families.spec import Family
 from mmturn.models.kernels import rotate
 from mmturn.models.load import LoadedModel
@@ -47,8 +47,9 @@ def vision_features(base: Any, patches: Tensor, grids: Tensor, family: Family) -
 
     Args:
         base: the transformers model.
-        patches: uint8 [sum n, 3 * patch * patch] of ``patchify``, images one after the other.
-        grids: [N, 3] patches of each image.
+        patches: uint8 [sum n, 3 * patch * patch] of ``patchify``, images one after the other; wider where there are
+            clips among them, which the tower encodes alike.
+        grids: [N, 3] patches of each.
     """
     out = base.model.get_image_features(normalise(patches, family), grids, return_dict=True)
     levels = getattr(out, "deepstack_features", None) or []
@@ -62,15 +63,15 @@ def vision_features(base: Any, patches: Tensor, grids: Tensor, family: Family) -
 def encode_views(
     loaded: LoadedModel, views: Mapping[View, Tensor], *, max_patches: int = 1 << 15
 ) -> list[ViewFeatures]:
-    """Encode views with their patches (uint8 [n, 3 * patch * patch]), detached, in calls of about ``max_patches``
-    patches."""
+    """Encode views with their patches (see ``patchify``), detached, in calls of about ``max_patches`` patches."""
     family, device = loaded.family, loaded.device
+    clips = any(view.clip is not None for view in views)
     features: list[ViewFeatures] = []
     chunk: list[Tensor] = []
     grids: list[tuple[int, int, int]] = []
     for number, (view, patches) in enumerate(views.items()):
-        chunk.append(patches)
-        grids.append(family.grid(view.size))
+        chunk.append(widened(patches, family) if clips else patches)
+        grids.append(family.view_grid(view))
         if number + 1 == len(views) or sum(map(len, chunk)) + len(chunk[-1]) > max_patches:
             grid = torch.tensor(grids, device=device)
             features += vision_features(loaded.base, torch.cat(chunk).to(device), grid, family)
@@ -78,8 +79,17 @@ def encode_views(
     return features
 
 
+def one_placeholder(base: Any, token_ids: Tensor, family: Family) -> Tensor:
+    """Ids with the image placeholder in place of the video one. A model puts features in the place of both alike, but
+    takes those of images and of clips apart; so they are taken together, in the order in which they stand."""
+    if family.video is None:
+        return token_ids
+    return token_ids.masked_fill(token_ids == base.config.video_token_id, base.config.image_token_id)
+
+
 def encoder_outputs(features: Sequence[ViewFeatures]) -> dict[str, Any] | None:
-    """``mm_encoder_outputs`` for features in the order of their placeholders; None without any."""
+    """``mm_encoder_outputs`` for features in the order of their placeholders (see ``one_placeholder``); None without
+    any."""
     if not features:
         return None
     levels = zip(*(view.deepstack for view in features), strict=True)
@@ -100,7 +110,7 @@ def hidden_step(
     Arguments as of ``forward_step``.
     """
     hidden: Tensor = loaded.base.model(
-        input_ids=input_ids,
+        input_ids=one_placeholder(loaded.base, input_ids, loaded.family),
         position_ids=position_ids,
         attention_mask=attention_mask,
         past_key_values=cache,

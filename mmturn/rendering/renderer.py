@@ -7,8 +7,8 @@ the template applied to the whole conversation; for others the sampled ids win (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tokenizers import Tokenizer
@@ -46,7 +46,7 @@ class Renderer:
 
     def __init__(self, family: Family, tokenizer: PreTrainedTokenizerFast) -> None:
         """Raises CheckpointError when the tokenizer lacks a token that the family's template needs."""
-        self.family, self.tokenizer = family, tokenizer
+        self.tokenizer = tokenizer
         # a copy of its own: whether special tokens are matched in text is a state of the backend
         self._plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._plain.encode_special_tokens = True
@@ -57,6 +57,7 @@ class Renderer:
             for ident, token in tokenizer.backend_tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
+        self.family = _with_video_id(family, self._special)
         self.end_id = self._ident(family.end_token)
         """Ends a completion."""
         self.start_id = self._ident(family.template.start)
@@ -73,7 +74,7 @@ class Renderer:
         ident = self._special.get(token)
         if ident is None:
             raise CheckpointError(
-                f"the tokenizer has no special token {token!r}, which the chat template of {self.family.name} needs"
+                f"the tokenizer has no special token {token!r}, which the chat template of the model's family needs"
             )
         return ident
 
@@ -174,10 +175,25 @@ class Renderer:
             if isinstance(part, str):
                 pieces.append(_Piece(part, "o"))
             else:
-                pieces.append(_Piece((self.vision_start_id,), "t"))
-                pieces.append(_Piece((self.image_token_id,) * self.family.image_tokens(part.size), "i"))
-                pieces.append(_Piece((self.vision_end_id,), "t"))
+                pieces += self._framed(self._placeholders(part))
         return [*pieces, _Piece((self.end_id,), "t"), self._gap()]
+
+    def _framed(self, inside: Sequence[_Piece]) -> list[_Piece]:
+        return [_Piece((self.vision_start_id,), "t"), *inside, _Piece((self.vision_end_id,), "t")]
+
+    def _placeholders(self, view: View) -> list[_Piece]:
+        """What stands for a view. Of a clip whose steps are stamped, each has its time before it, and a frame of its
+        own within the template's.
+
+        Source: transformers 5.19 to 5.23, ``Qwen3VLProcessor``, which leaves the template's frame around the steps; in
+        transformers 4 and vLLM it is replaced too.
+        """
+        family, ident = self.family, self.family.placeholder_of(view, self.image_token_id)
+        stamps = family.stamps(view)
+        if not stamps:
+            return [_Piece((ident,) * family.view_tokens(view), "i")]
+        step = self._framed([_Piece((ident,) * family.image_tokens(view.size), "i")])
+        return [piece for stamp in stamps for piece in (_Piece(stamp, "t"), *step)]
 
     def _encode(self, pieces: Sequence[_Piece]) -> Delta:
         """Encode the stretches of text between ids as one, as the template's text would be."""
@@ -208,6 +224,14 @@ class Renderer:
         kinds = "".join(kind * len(text) for text, kind in stretch)
         marks = ("o" if "o" in kinds[start : max(end, start + 1)] else "t" for start, end in encoding.offsets)
         return encoding.ids, "".join(marks)
+
+
+def _with_video_id(family: Family, special: Mapping[str, int]) -> Family:
+    """The family with the id of its video placeholder; without video tokens where the tokenizer has none."""
+    if family.video is None:
+        return family
+    ident = special.get(family.video.token)
+    return replace(family, video=None if ident is None else replace(family.video, token_id=ident))
 
 
 def _spans(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -102,6 +102,13 @@ class GoldFrame:
         return shares if self.config.per_turn else sum(shares)
 
 
+def gold_seen(trajectory: Trajectory) -> float:
+    """Share of the gold stretches of which some frame was shown, those of the opening among them; 0.0 without any."""
+    golds = trajectory.task.spans
+    shown = [frame for turn in frames_by_turn(trajectory) for frame in turn]
+    return sum(_sees(shown, gold) for gold in golds) / len(golds) if golds else 0.0
+
+
 def _sees(shown: Iterable[Frame], gold: Span) -> bool:
     return any(gold.contains(frame.second) for frame in shown)
 

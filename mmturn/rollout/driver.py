@@ -3,7 +3,8 @@
 An event loop without a barrier per turn: environments run on a host beside the engine, and each
 finished step queues its trajectory's next request while others are still stepping.
 
-The rules of a rollout, each with a test of its number in tests/rollout/test_semantics.py (12: test_seats.py):
+The rules of a rollout, each with a test of its number in tests/rollout/test_semantics.py (12: test_seats.py,
+13: test_stream.py):
  1. A completion cut by length is closed with the template's end token (mask 0) and parsed like any other.
  2. A completion that does not parse is a bad action: error text, resend, or end, by one setting.
  3. A tool that refuses is treated exactly like a completion that does not parse.
@@ -16,18 +17,20 @@ The rules of a rollout, each with a test of its number in tests/rollout/test_sem
 10. A context policy names the context of each turn; rule 5 judges that context, and actions address what it shows.
 11. What a context policy asks for itself (a summary) is a turn: it counts for every limit, is not parsed, does nothing.
 12. A world names the seat of the next turn, which sees what was shown to it and what it said; limits count all seats.
+13. A world that asks several questions has each new one worded as an opening, and says which answer is the last.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmturn.errors import ConfigError, DataError, EnvError, ParseError, ToolError
-from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment, Seated, Step
+from mmturn.interfaces import ActionGrammar, Asks, ContextPolicy, Engine, EnvHost, Environment, Seated, Step
 from mmturn.rollout.addressing import Sight
 from mmturn.rollout.asking import Asking
 from mmturn.rollout.context.append import AppendOnly
@@ -38,7 +41,7 @@ from mmturn.rollout.routing import by_seat
 from mmturn.rollout.seeds import seed_of
 from mmturn.rollout.settings import RolloutConfig
 from mmturn.store.codec import encode
-from mmturn.types import Action, Completion, Observation, Request, Sampling, StopReason, Trajectory, View
+from mmturn.types import Action, Completion, Observation, Request, Sampling, StopReason, Task, Trajectory, View
 
 if TYPE_CHECKING:
     from mmturn.rendering.renderer import Renderer
@@ -86,9 +89,10 @@ class Driver:
 
     def run(self, episodes: Iterable[Episode]) -> Iterator[Trajectory]:
         """Run all episodes; trajectories come out as they finish (with ``deterministic``, in a fixed order)."""
-        for episode in episodes:
-            self._start(episode)
-        while self._running:
+        waiting = deque(episodes)
+        while self._running or waiting:
+            while waiting and (not self.config.episodes or len(self._running) < self.config.episodes):
+                self._start(waiting.popleft())
             self._gather_steps()
             for completion in self.engine.collect(self._patience()):
                 self._alone(completion.request_id, partial(self._on_completion, completion))
@@ -186,7 +190,8 @@ class Driver:
         elif isinstance(result, Observation) and running.completion is None:
             if isinstance(running.env, Seated):
                 running.sit(running.env.first_seat)
-            self._ask(running, self.grammar.opening(running.episode.task, result))
+            running.asked, running.opened = _asked(running), result.facts
+            self._ask(running, self.grammar.opening(running.task, Observation(result.parts, result.is_error)))
         else:
             raise EnvError(f"reset must return an Observation and step a Step, got {result!r:.100}")
 
@@ -203,11 +208,12 @@ class Driver:
             self._ask(running, self._worded(running, step.observation))
 
     def _worded(self, running: Running, shown: Observation) -> Observation:
-        """An outcome in the grammar's words: to a seat that has not spoken yet, its opening."""
-        task, turn = running.episode.task, len(running.turns)
-        if not running.seat.turns:
-            return self.grammar.opening(task, shown)
-        return self.grammar.reply(task, shown, turn, self._most_turns(running))
+        """An outcome in the grammar's words: to a seat that has not spoken yet, and with a new question, an opening."""
+        before, turn = running.asked, len(running.turns)
+        running.asked = _asked(running)
+        if not running.seat.turns or running.asked != before:
+            return self.grammar.opening(running.task, shown)
+        return self.grammar.reply(running.task, shown, turn, self._most_turns(running))
 
     def _most_turns(self, running: Running) -> int:
         return min(self.config.max_turns, running.episode.max_turns or self.config.max_turns)
@@ -251,7 +257,7 @@ class Driver:
         elif len(running.turns) >= self._most_turns(running):
             self._finish(running, StopReason.TURN_LIMIT)
         else:
-            task, turn = running.episode.task, len(running.turns)
+            task, turn = running.task, len(running.turns)
             shown = self.grammar.bad_action(task, message, tuple(running.views), turn, self._most_turns(running))
             last = running.turns[-1].observation.views
             if self.config.bad_action == "resend" and not shown.views:
@@ -306,7 +312,8 @@ class Driver:
             ended = (self.renderer.end_id,) if completion.finish == "stop" else ()
             ids = (*self.renderer.encode_completion(completion.text), *ended)
         trained = not self.config.trained_seats or running.seat.name in self.config.trained_seats
-        running.record(ids, closing, error, facts, trained)
+        running.record(ids, closing, error, {**running.opened, **facts}, trained)
+        running.opened = {}
 
     def _finish(self, running: Running, stop: StopReason, answer: str | None = None, error: str | None = None) -> None:
         del self._running[running.episode.id]
@@ -317,6 +324,11 @@ class Driver:
         elif stop is not StopReason.TIME_LIMIT:  # after a time limit its thread may still be inside it
             self._spare_envs.append(running.env)
         self._finished.append(running.finish(stop, self.meta, answer, error))
+
+
+def _asked(running: Running) -> Task | None:
+    """The question that is open, where the environment asks several."""
+    return running.env.asked if isinstance(running.env, Asks) else None
 
 
 def _storable(step: Step) -> Step | EnvError:

@@ -10,7 +10,7 @@ from typing import Any
 from mmturn.interfaces import Environment
 from mmturn.rollout.asking import Asked
 from mmturn.rollout.groups import Episode
-from mmturn.types import GOLD_ERRORS, POLICY, Action, Completion, Json, StopReason, Trajectory, Turn, View
+from mmturn.types import GOLD_ERRORS, POLICY, Action, Completion, Json, StopReason, Task, Trajectory, Turn, View
 
 
 @dataclass
@@ -38,6 +38,8 @@ class Running:
     env: Environment
     seat: Seat = field(default_factory=lambda: Seat(POLICY))
     """Whose turn it is."""
+    asked: Task | None = None
+    """The question that is open, where the environment asks several; None: the task's."""
     turns: list[Turn] = field(default_factory=list)
     """Of all seats."""
     views: list[View] = field(default_factory=list)
@@ -47,6 +49,8 @@ class Running:
     completion: Completion | None = None
     actions: tuple[Action, ...] = ()
     facts: dict[str, Json] = field(default_factory=dict)
+    opened: Mapping[str, Json] = field(default_factory=dict)
+    """What the environment recorded of its reset; it goes to the first turn that is recorded."""
     gold_errors: dict[str, str] = field(default_factory=dict)
     """Index of a turn -> why the gold answer was not scored there."""
     started_s: float = field(default_factory=time.monotonic)
@@ -56,6 +60,11 @@ class Running:
 
     def __post_init__(self) -> None:
         self._seats = {self.seat.name: self.seat}
+
+    @property
+    def task(self) -> Task:
+        """What the policy is asked now."""
+        return self.asked or self.episode.task
 
     def sit(self, name: str) -> None:
         """It is this seat's turn, from now on."""

@@ -33,7 +33,7 @@ def probe_for(running: Running, renderer: Renderer, grammar: ActionGrammar, conf
     """
     if not config.gold or running.seat.name != POLICY:  # another seat is asked something else
         return None
-    task = running.episode.task
+    task = running.task
     try:
         probe = gold_probe(renderer, grammar, task, running.views)
         if probe is not None and len(running.seat.context) + len(probe.token_ids) > config.max_context:

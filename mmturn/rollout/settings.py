@@ -29,6 +29,9 @@ class RolloutConfig:
     last views shown again; or end the trajectory as invalid."""
     env_workers: int = 2
     """Threads that run environments beside the engine."""
+    episodes: int = 0
+    """Episodes under way at once, each with an environment of its own; 0: all of a batch. For environments that hold
+    much, as browsers do."""
     env_timeout_s: float = 120.0
     """Seconds after which a step is given up and its trajectory is truncated."""
     linger_s: float = 0.02
@@ -45,6 +48,8 @@ class RolloutConfig:
         for name in ("max_turns", "max_new_tokens", "max_tokens", "max_context", "env_workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"rollout.{name} must be at least 1, got {getattr(self, name)}")
+        if self.episodes < 0:
+            raise ConfigError(f"rollout.episodes must be 0 or more, got {self.episodes}")
         if self.env_timeout_s <= 0 or self.linger_s < 0:
             found = f"{self.env_timeout_s} and {self.linger_s}"
             raise ConfigError(f"rollout.env_timeout_s must be above 0 and linger_s 0 or more, got {found}")

@@ -40,7 +40,7 @@ def image_refs(trajectory: Trajectory) -> tuple[ImageRef, ...]:
     refs: dict[ImageRef, None] = {}
     for turn in trajectory.turns:
         for view in (*turn.views, *(turn.context_views or ())):
-            refs[view.source] = None
+            refs.update(dict.fromkeys(view.sources))
     return tuple(refs)
 
 

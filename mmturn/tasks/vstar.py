@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from mmturn.errors import DataError
 from mmturn.geometry import Box
+from mmturn.tasks.gathered import Gathered
 from mmturn.tasks.rows import RowProblem
 from mmturn.types import Json, Task
 
@@ -37,22 +38,18 @@ def read_vstar(folder: str | Path, seed: int | None = 0) -> tuple[list[Task], li
     present = [category for category in CATEGORIES if (folder / category).is_dir()]
     if not present:
         raise DataError(f"{folder} is not a V* folder: it has neither {CATEGORIES[0]}/ nor {CATEGORIES[1]}/")
-    tasks: list[Task] = []
-    problems: list[RowProblem] = []
+    found = Gathered()
     for category in present:
         files = sorted(path for path in (folder / category).iterdir() if not path.name.startswith("."))
         images = _by_stem(path for path in files if path.suffix.lower() in _SUFFIXES)
         rows = _by_stem(path for path in files if path.suffix == ".json")
         for stem in sorted({*images, *rows}):
             where = f"{category}/{stem}"
-            try:
-                tasks.append(_task(where, images.get(stem), rows.get(stem), category, seed))
-            except DataError as exc:
-                problems.append(RowProblem(where, str(exc)))
-    if not tasks:
-        shown = "\n  ".join(map(str, problems[:5])) or "the folders are empty"
-        raise DataError(f"{folder} holds no good V* sample:\n  {shown}")
-    return tasks, problems
+            with found.row(where):
+                found.add(_task(where, images.get(stem), rows.get(stem), category, seed))
+    if not found.tasks:
+        raise found.none(f"{folder} holds no good V* sample")
+    return found.tasks, found.problems
 
 
 def write_vstar(tasks: Sequence[Task], folder: str | Path) -> None:

@@ -98,7 +98,8 @@ def check_tool_spec(spec: ToolSpec) -> None:
         assert required in properties, f"{spec.name}: requires {required!r}, which properties do not describe"
     for key, schema in properties.items():
         kind = schema.get("format")
-        assert kind in (None, *REGION_COUNTS), f"{spec.name}: {key}: format {kind!r}; regions are 'box' or 'point'"
+        known = kind in (None, "path", *REGION_COUNTS)
+        assert known, f"{spec.name}: {key}: format {kind!r}; regions are 'box', 'point' or 'path'"
 
 
 def check_grammar(
@@ -322,14 +323,22 @@ def _check_round_trip(grammar: ActionGrammar, action: Action, view: View, tools:
     assert (back.kind, back.name) == (action.kind, action.name), f"{action} came back as {back}"
     for key, value in action.arguments.items():
         found = back.arguments.get(key)
-        if isinstance(value, list) and isinstance(found, (list, tuple)):
-            # a frame of thousandths rounds to half a thousandth of the view's side
-            near = all(
-                abs(a - b) <= max(view.size.width, view.size.height) / 1000 for a, b in zip(value, found, strict=True)
-            )
-            assert near, f"{key} {value} came back as {found}"
-        else:
-            assert found == value, f"{key} {value!r} came back as {found!r}"
+        # a frame of thousandths rounds to half a thousandth of the view's side
+        slack = max(view.size.width, view.size.height) / 1000
+        assert _near(value, found, slack), f"{key} {value!r} came back as {found!r}"
+
+
+def _near(value: Json, found: Json, slack: float) -> bool:
+    """Whether two values are the same, up to ``slack`` for numbers within lists."""
+    if not isinstance(value, (list, tuple)) or not isinstance(found, (list, tuple)):
+        return bool(value == found)
+    if len(value) != len(found):
+        return False
+    numbers = (int, float)
+    return all(
+        abs(a - b) <= slack if isinstance(a, numbers) and isinstance(b, numbers) else _near(a, b, slack)
+        for a, b in zip(value, found, strict=True)
+    )
 
 
 def _parsed(grammar: ActionGrammar, text: str, view: View, tools: Sequence[ToolSpec], turn: int) -> None:

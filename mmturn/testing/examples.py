@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmturn.families.size_rules import processor_rule
 from mmturn.geometry import Box, Size, Span
+from mmturn.grading.targets import TARGET
 from mmturn.interfaces import Environment, Tool
 from mmturn.media import ImageStore
 from mmturn.media.look import StoreLook
@@ -99,6 +100,8 @@ def example_trajectories() -> list[Trajectory]:
         _trajectory(7, (), StopReason.CONTEXT_LIMIT, None),
         _watched(8, (8, 20)),
         _watched(9, (40, 60)),
+        _ended(10, {"stopped": True, "distance_m": 1.0, "ndtw": 0.5}),
+        _ended(11, {"point": [float(GOLD_BOX.center.x), float(GOLD_BOX.center.y)]}),
     ]
 
 
@@ -135,6 +138,14 @@ def _watched(index: int, stretch: tuple[int, int]) -> Trajectory:
     task = Task("example", "Which code is on the sign?", (), ANSWER, video="/example.mp4", spans=(Span(3.0, 4.0),))
     stop = StopReason.ANSWERED
     return Trajectory(f"example/{index}", task, "example", index, index, (look, said), stop, ANSWER)
+
+
+def _ended(index: int, facts: dict[str, Json]) -> Trajectory:
+    """A walk that stopped near its goal, or a click on what was meant: one turn with the facts of its end."""
+    target = {"kind": "box", "numbers": list(GOLD_BOX.as_tuple())}
+    task = Task("example", "Where is the sign?", (), None, meta={TARGET: target})
+    turn = Turn(0, Observation(("What?",)), "There.", facts=facts)
+    return Trajectory(f"example/{index}", task, "example", index, index, (turn,), StopReason.ANSWERED, "")
 
 
 def _answer(index: int, text: str) -> Turn:

@@ -32,7 +32,9 @@ class CharRenderer:
     end_id = END
 
     def __init__(self, strips_thinking: bool = False) -> None:
-        self.family = SimpleNamespace(name="chars", strips_thinking=strips_thinking)
+        self.family = SimpleNamespace(
+            name="chars", strips_thinking=strips_thinking, placeholders=lambda image_token_id: (image_token_id,)
+        )
 
     def fresh(self, system: str, messages: Sequence[Message]) -> tuple[CharDelta, tuple[View, ...]]:
         """A context from its beginning."""
@@ -119,10 +121,10 @@ class TextWorld:
         self.closed = 0
 
     def reset(self, task: Task, seed: int) -> Observation:
-        """Start; ``meta: {broken: true}`` fails."""
+        """Start; ``meta: {broken: true}`` fails, ``meta: {opened: ...}`` is recorded."""
         if task.meta.get("broken"):
             raise OSError("disk is gone")
-        return Observation(("start",))
+        return Observation(("start",), facts=task.meta.get("opened", {}))
 
     def step(self, actions: tuple[Action, ...]) -> Step:
         """Carry out the first action."""

@@ -56,6 +56,8 @@ def made_up_call(spec: ToolSpec, view: View) -> dict[str, Json]:
         if key not in made:
             schema = spec.parameters["properties"][key]
             made[key] = schema["enum"][0] if schema.get("enum") else values.get(schema.get("type", ""), "a")
+            if schema.get("format") == "path":
+                made[key] = [[width // 4, height // 4], [width // 2, height // 2]]
     return made
 
 

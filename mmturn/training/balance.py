@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mmturn.families.spec import Holders
 from mmturn.media import ImageStore
 from mmturn.training.cost import trees_of
 from mmturn.training.handing import pictures_of, take_in
@@ -55,7 +56,9 @@ class Balance:
     def _carry_out(self, move: Move, groups: dict[str, list[Sample]]) -> None:
         leaving = self.processes.rank == move.source
         members = groups.pop(move.group) if leaving else []
-        pictures = pictures_of((view.source for sample in members for view in sample.row.views), self.store)
+        pictures = pictures_of(
+            (ref for sample in members for view in sample.row.views for ref in view.sources), self.store
+        )
         parcel = self.processes.hand((members, pictures), move.source, move.target)
         if parcel is not None:
             groups[move.group] = parcel[0]
@@ -84,10 +87,10 @@ def moves(works: Sequence[Mapping[str, float]]) -> list[Move]:
         made[best] = Move(best, origin, least)
 
 
-def work_of(samples: Sequence[Sample], image_token_id: int, price: Price | None = None) -> float:
+def work_of(samples: Sequence[Sample], holders: Holders | int, price: Price | None = None) -> float:
     """FLOPs of learning from some samples; without a price, the tokens that have to run."""
     rows = [sample.row for sample in samples]
-    trees = trees_of(rows, image_token_id)
+    trees = trees_of(rows, holders)
     if price is None:
         return float(sum(tree.end for tree in trees))
     views = {view for row in rows for view in row.views}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mmturn.batching.tree import Tree, shared_prefix
+from mmturn.families.spec import Holders
 from mmturn.training.means import Means
 from mmturn.training.price import Price
 from mmturn.types import Row, Trajectory
@@ -58,7 +59,7 @@ def rollout_cost(
 def update_cost(
     counters: Mapping[str, float],
     rows: Sequence[Row],
-    image_token_id: int,
+    holders: Holders | int,
     price: Price | None = None,
     passes: int = 1,
 ) -> Means:
@@ -68,7 +69,7 @@ def update_cost(
     for name in ("trained_tokens", "head_positions", "images_learned", "learned_unique"):
         if name in counters:
             means.count(f"cost/{name}", counters[name])
-    trees, sampled = trees_of(rows, image_token_id), sum(sum(row.loss_mask) for row in rows)
+    trees, sampled = trees_of(rows, holders), sum(sum(row.loss_mask) for row in rows)
     means.count("cost/trained_unique", passes * sum(tree.end for tree in trees))
     means.count("cost/sampled_tokens", passes * sampled)
     if price is not None:
@@ -78,14 +79,14 @@ def update_cost(
     return means
 
 
-def trees_of(rows: Sequence[Row], image_token_id: int) -> list[Tree]:
+def trees_of(rows: Sequence[Row], holders: Holders | int) -> list[Tree]:
     """One tree per group, however the rows were cut: its tokens are those that have to run."""
     groups: dict[str, list[Row]] = {}
     for number, row in enumerate(rows):
         groups.setdefault(row.group or f"\0{number}", []).append(row)
     trees = []
     for members in groups.values():
-        prefix = shared_prefix(members, image_token_id)[0]
+        prefix = shared_prefix(members, holders)[0]
         trees.append(Tree(0, prefix, tuple(len(row.token_ids) - prefix for row in members)))
     return trees
 

@@ -87,7 +87,7 @@ class ExampleSource(Generic[E]):
 
 def content_of(row: Row) -> tuple[object, ...]:
     """What a row says, without its pictures' pixels (those are named by hash)."""
-    return row.token_ids, row.loss_mask, [view.source.sha256 for view in row.views]
+    return row.token_ids, row.loss_mask, [ref.sha256 for view in row.views for ref in view.sources]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def learn(lesson: Lesson[E]) -> Path:
             values |= {**metrics, **lesson.derived(metrics)}
             rows = [] if outage else [row for example in examples for row in lesson.rows(example)]
             counters = {**setup.updater.take_counters(), **lesson.images.take_counters()}
-            cost = update_cost(counters, rows, lesson.feed.image_token_id, lesson.price)
+            cost = update_cost(counters, rows, lesson.feed.holders, lesson.price)
             named = {f"{lesson.kind}/{key}": value for key, value in values.items()}
             done = run.finish(update, named | with_shares(cost.over(processes), run.clock.seconds))
             if lesson.on_update is not None:

@@ -9,7 +9,7 @@ from mmturn.batching.collate import Batch, collate, empty_batch
 from mmturn.batching.patches import PatchSource
 from mmturn.batching.rows import rows_of
 from mmturn.errors import DataError
-from mmturn.families.spec import Family
+from mmturn.families.spec import Family, Holders
 from mmturn.models.load import LoadedModel
 from mmturn.training.microbatches import MicroBatch, cut, cut_groups, groups_of
 from mmturn.training.settings import TrainingConfig
@@ -33,6 +33,11 @@ class Feed:
         """For a loaded model; ``banned_ids`` are the renderer's."""
         vocab_size = int(loaded.base.config.text_config.vocab_size)
         return cls(loaded.family, source, loaded.image_token_id, loaded.pad_id, tuple(banned_ids), vocab_size)
+
+    @property
+    def holders(self) -> Holders:
+        """What stands for views in a context."""
+        return self.family.holders(self.image_token_id)
 
     def rows(self, trajectory: Trajectory) -> list[Row]:
         """The training rows of a trajectory. Raises DataError naming trajectory and turn."""
@@ -86,7 +91,7 @@ class Feed:
             cuts = cut([len(row.token_ids) for row in rows], *most, groups_of(rows) if whole else None)
             bins: list[tuple[list[int], list[int] | None]] = [(indices, None) for indices in cuts]
         else:
-            trees = cut_groups(rows, self.image_token_id, *most, whole=whole)
+            trees = cut_groups(rows, self.holders, *most, whole=whole)
             bins = [(tree.rows, [len(group) for group in tree.groups]) for tree in trees]
         worth = None if advantages is None else list(advantages)
         return [

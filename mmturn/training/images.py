@@ -8,6 +8,7 @@ arXiv 2101.06983, section 3.2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,7 +137,7 @@ class Images:
         chunks: list[list[View]] = []
         room = 0
         for view in views:
-            patches = self.policy.family.image_tokens(view.size) * self.policy.family.merge_size**2
+            patches = math.prod(self.policy.family.view_grid(view))
             if not chunks or patches > room:
                 chunks.append([])
                 room = self.max_patches

@@ -114,10 +114,10 @@ class Learner:
     def _cost(self, samples: Sequence[Sample]) -> Means:
         rows = [sample.row for sample in samples if self._computed(sample)]
         counters = {**self.updater.take_counters(), **self.images.take_counters()}
-        return update_cost(counters, rows, self.feed.image_token_id, self.price, self.config.epochs_per_batch)
+        return update_cost(counters, rows, self.feed.holders, self.price, self.config.epochs_per_batch)
 
     def _work(self, samples: Sequence[Sample]) -> float:
-        return work_of([s for s in samples if self._computed(s)], self.feed.image_token_id, self.price)
+        return work_of([s for s in samples if self._computed(s)], self.feed.holders, self.price)
 
     def _computed(self, sample: Sample) -> bool:
         other_terms = self.config.kl_coef > 0 or self.config.entropy_coef > 0 or self.critic is not None

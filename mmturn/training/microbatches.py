@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmturn.batching.collate import Batch
 from mmturn.batching.tree import shared_prefix
+from mmturn.families.spec import Holders
 from mmturn.types import Row
 
 
@@ -76,7 +77,7 @@ def groups_of(rows: Sequence[Row]) -> list[list[int]]:
 
 
 def cut_groups(
-    rows: Sequence[Row], image_token_id: int, max_rows: int, max_tokens: int = 0, *, whole: bool = False
+    rows: Sequence[Row], holders: Holders | int, max_rows: int, max_tokens: int = 0, *, whole: bool = False
 ) -> list[Bin]:
     """Rows by micro-batch, those of one group together: their common beginning is computed once.
 
@@ -86,7 +87,7 @@ def cut_groups(
     """
     trees: list[Bin] = []
     for members in groups_of(rows):
-        prefix = shared_prefix([rows[index] for index in members], image_token_id)[0]
+        prefix = shared_prefix([rows[index] for index in members], holders)[0]
         room = 0
         for index in members:
             own = len(rows[index].token_ids) - prefix

@@ -50,9 +50,10 @@ class Price:
         return passes * one * (2 if self.adapters else 3) + vision * (1 if self.vision_frozen else 3)
 
     def _images(self, views: Iterable[View], count: float) -> float:
-        """``count`` images as large as these are on average."""
-        grids = [self.family.grid(view.size)[1:] for view in set(views)]
-        return self.shape.vision.flops(grids) * count / max(len(grids), 1)
+        """``count`` images or clips as large as these are on average; in a clip each step is an image of its own."""
+        shown = set(views)
+        grids = [grid for view in shown for time, *grid in (self.family.view_grid(view),) for _ in range(time)]
+        return self.shape.vision.flops((rows, columns) for rows, columns in grids) * count / max(len(shown), 1)
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:

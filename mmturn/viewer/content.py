@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Literal, TypeGuard
 
 from mmturn.errors import DataError
@@ -172,11 +172,13 @@ def _shown(
     drawn: Iterator[tuple[View, list[Data]]],
     seconds: Sequence[float | None] = (),
 ) -> Data:
-    """Text and views of an observation; ``drawn``: the views that come next, with what to draw on each; ``seconds``:
-    when each is in a video."""
-    views = [{**_view(*next(drawn), pictures), "second": None} for _ in observation.views]
-    for view, second in zip(views, seconds, strict=False):
-        view["second"] = second
+    """Text and views of an observation, of a clip each frame; ``drawn``: the views that come next, with what to draw on
+    each; ``seconds``: when each frame is in a video."""
+    views: list[Data] = []
+    for view, marks in islice(drawn, len(observation.views)):
+        views += [{**_view(frame, marks, pictures), "second": None} for frame in view.frames]
+    for shown, second in zip(views, seconds, strict=False):
+        shown["second"] = second
     return {"shown": observation.text, "refused": observation.is_error, "views": views}
 
 

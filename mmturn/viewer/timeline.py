@@ -27,11 +27,16 @@ def timeline(trajectory: Trajectory) -> Data | None:
 
 
 def times_of_views(trajectory: Trajectory) -> list[list[float | None]]:
-    """[K] for each view in a turn's observation the second of the frame that it is; None for images and crops."""
+    """[K] for each view in a turn's observation, and of a clip for each frame, the second of the frame that it is; None
+    for images and crops."""
     times: list[list[float | None]] = []
     for turn, shown in zip(trajectory.turns, frames_by_turn(trajectory), strict=True):
-        count = len(turn.observation.views)
+        views = turn.observation.views
+        if any(view.clip is not None for view in views):
+            told = [None if view.clip is None else view.clip.seconds for view in views]
+            times.append([second for seconds in told for second in (seconds or (None,))])
+            continue
         # frames come last in a message: a task's images stand before them
-        known = [frame.second for frame in shown][:count]
-        times.append([*[None] * (count - len(known)), *known])
+        known = [frame.second for frame in shown][: len(views)]
+        times.append([*[None] * (len(views) - len(known)), *known])
     return times

@@ -58,7 +58,9 @@ def test_docs_run(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in DOCS if any(slow for slow, _, _ in blocks(p))], ids=lambda p: p.stem)
-def test_docs_run_in_full(path: Path, tmp_path: Path) -> None:
+def test_docs_run_in_full(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if "envs.gui.browser" in path.read_text(encoding="utf-8"):
+        request.getfixturevalue("chromium")
     run_blocks(path, tmp_path, with_slow=True)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mmturn.jobs import data
+from mmturn.tasks import visual_search
 from mmturn.tasks.visual_search.words import LEVELS
 
 
@@ -27,7 +28,7 @@ def test_a_drawing_that_was_cut_off_is_not_taken_for_the_one_before(
     def questions(seed: int) -> list[str]:
         return [task.question for task in data.generated(tmp_path, "train", 1, seed=seed, levels=LEVELS)]
 
-    monkeypatch.setattr(data, "generate", generate)
+    monkeypatch.setattr(visual_search, "generate", generate)
     assert questions(0) == questions(0) == ["0?"] and drawn == [0]
     with pytest.raises(KeyboardInterrupt):
         questions(1)

@@ -14,7 +14,7 @@ from mmturn.errors import DataError, ToolError
 from mmturn.families.size_rules import processor_rule
 from mmturn.geometry import Box, Point, Size, Transform
 from mmturn.media import ImageStore, StoreLook, crop, fit, rotate, view_key
-from mmturn.types import ImageRef, PixelBudget, View
+from mmturn.types import Clip, ImageRef, PixelBudget, View
 
 SOURCE = Size(360, 300)
 SPREAD = 3.0
@@ -337,3 +337,51 @@ def test_look_fits_regions_and_pictures() -> None:
     assert look.pixels(whole).getpixel((100, 100)) != (1, 2, 3), "drawing on one's copy leaves the store alone"
     shown = look.picture(own)
     assert store.pixels(shown)[0, 0].tolist() == [1, 2, 3]
+
+
+def test_parts_and_turns_of_a_clip_are_clips_that_share_the_budget() -> None:
+    """Each frame cut or turned as the first is, all of them within what one image may have."""
+    store = ImageStore()
+    spots = [Point(60, 50), Point(100, 120), Point(150, 200), Point(200, 220)]
+    refs = [store.put_image(marker(at)) for at in spots]
+    clip = View(refs[0], Transform(), SOURCE, Clip(tuple(refs[1:]), (0.0, 1.0, 2.0, 3.0), 1.0))
+    budget = PixelBudget(4 * 256, 4 * 160 * 160)
+
+    def shared(size: Size, budget: PixelBudget) -> Size:
+        assert budget.frames == 4
+        return rule(size, PixelBudget(budget.min_pixels // 4, budget.max_pixels // 4))
+
+    part = crop(clip, Box(20, 20, 260, 260), shared, budget)
+    turned = rotate(clip, 90, shared, budget)
+    for shown in (part, turned):
+        assert shown.clip == clip.clip and 4 * shown.size.area <= budget.max_pixels
+        pixels = store.pixels(shown)
+        assert pixels.shape == (4, shown.size.height, shown.size.width, 3)
+        for frame, of_frame, at in zip(shown.frames, pixels, spots, strict=True):
+            assert frame.clip is None and np.array_equal(store.pixels(frame), of_frame)
+            where, found = spot(shown, at), middle(of_frame)
+            assert math.hypot(where.x - found.x, where.y - found.y) < 0.5
+
+
+def test_views_that_differ_in_a_later_frame_have_keys_of_their_own() -> None:
+    refs = [ImageRef(digit * 64, SOURCE) for digit in "abc"]
+    keys = {view_key(View(refs[0], Transform(), SOURCE, Clip((ref,), (0.0, 1.0), 0.5))) for ref in refs}
+    keys.add(view_key(View(refs[0], Transform(), SOURCE)))
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize(
+    ("later", "seconds", "pace", "words"),
+    [
+        ((), (0.0,), 1.0, "two frames or more"),
+        (("b",), (0.0,), 1.0, "a time for each"),
+        (("b",), (0.0, math.nan), 1.0, "a time for each"),
+        (("b",), (1.0, 0.5), 1.0, "follow one another"),
+        (("b",), (0.0, 1.0), -1.0, "follow one another"),
+        (("small",), (0.0, 1.0), 1.0, "of one size"),
+    ],
+)
+def test_clips_that_cannot_be_are_refused(later: tuple[str, ...], seconds: tuple, pace: float, words: str) -> None:
+    refs = tuple(ImageRef("b" * 64, Size(8, 8) if name == "small" else SOURCE) for name in later)
+    with pytest.raises(DataError, match=words):
+        View(ImageRef("a" * 64, SOURCE), Transform(), SOURCE, Clip(refs, seconds, pace))

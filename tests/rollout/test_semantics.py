@@ -200,3 +200,10 @@ def test_a_summary_is_a_turn_rule_11():
     assert trajectory.turns[1].actions == () and trajectory.turns[1].facts == {}
     limited = only(roll({"a": ["look", "=no", "=1"]}, context=policy, max_turns=2)[0])
     assert limited.stop is StopReason.TURN_LIMIT and limited.num_turns == 2
+
+
+@pytest.mark.parametrize("plan", [["hm", "hm"], ["look:refuse", "=1"], ["look", "=1"], ["=1"], ["look:crash"]])
+def test_what_an_episode_began_with_stands_on_its_first_turn_rule_14(plan):
+    trajectory = only(roll({"a": plan}, tasks=[task("a", opened={"seen": 3})], max_turns=2)[0])
+    assert trajectory.turns[0].facts["seen"] == 3 and trajectory.turns[0].observation.facts == {}
+    assert all("seen" not in turn.facts for turn in trajectory.turns[1:])

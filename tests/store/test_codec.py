@@ -18,6 +18,7 @@ from mmturn.geometry import Box, Size, Transform
 from mmturn.store.codec import decode, encode
 from mmturn.types import (
     Action,
+    Clip,
     Completion,
     ImageRef,
     Observation,
@@ -49,12 +50,20 @@ META = st.dictionaries(TEXT | st.sampled_from(["$float", "$pairs"]), JSON, max_s
 FLOATS = st.dictionaries(TEXT, NUMBER, max_size=2)
 BOX = st.builds(Box, NUMBER, NUMBER, NUMBER, NUMBER)
 SIZE = st.builds(Size, st.integers(1, 9999), st.integers(1, 9999))
-VIEW = st.builds(
+STILL = st.builds(
     View,
     source=st.builds(ImageRef, sha256=st.text("0123456789abcdef", min_size=64, max_size=64), size=SIZE),
     transform=st.builds(Transform, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER, NUMBER),
     size=SIZE,
 )
+SECONDS = st.floats(0, 1e6)
+CLIP = st.builds(
+    lambda view, times, pace: replace(view, clip=Clip((view.source,) * (len(times) - 1), tuple(sorted(times)), pace)),
+    STILL,
+    st.lists(SECONDS, min_size=2, max_size=4),
+    SECONDS,
+)
+VIEW = STILL | CLIP
 TASK = st.builds(
     Task,
     id=TEXT,
@@ -140,6 +149,7 @@ def test_free_json_comes_back_equal(meta: dict[str, Any]) -> None:
         Completion("r", "text", (1,), (-0.5,), "length", None, 3, {"decode": 0.25}),
         Row("t", (1, 2), (0, 1), (-1, 0), (0.0, -1.5), ()),
         PixelBudget(1, 2),
+        PixelBudget(1, 2, 16),
         ToolSpec("crop", "cut", {"type": "object"}, "latest"),
     ],
     ids=lambda value: type(value).__name__,

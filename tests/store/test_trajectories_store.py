@@ -21,9 +21,10 @@ from mmturn.store.trajectories import (
     read_trajectories,
     write_trajectories,
 )
-from mmturn.types import ImageRef, Trajectory
+from mmturn.types import Clip, ImageRef, Observation, Trajectory
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "trajectories_v1.jsonl"
+GOLDEN_CLIPS = GOLDEN.with_name("trajectories_v1_clips.jsonl")
 
 
 def several(trajectory: Trajectory, count: int) -> list[Trajectory]:
@@ -129,6 +130,37 @@ def test_version_1_is_still_read(tiny_trajectory: Trajectory) -> None:
     assert read == [tiny_trajectory, replace(tiny_trajectory, id="t1", reward=None, advantages=None, turns=())]
     with pytest.raises(AssertionError):  # negative control
         assert read[0] == replace(tiny_trajectory, seed=1)
+
+
+def with_clip(trajectory: Trajectory) -> Trajectory:
+    """The trajectory with its first view the first frame of a clip."""
+    first, *others = trajectory.turns
+    view = first.observation.views[0]
+    later = tuple(ImageRef(digits * 32, view.source.size) for digits in ("cd", "ef"))
+    clip = replace(view, clip=Clip(later, (0.5, 1.0, 1.75), 0.625))
+    shown = Observation((clip, *first.observation.parts[1:]))
+    return replace(trajectory, turns=(replace(first, observation=shown, context_views=(clip,)), *others))
+
+
+def test_clips_of_version_1_are_read(tiny_trajectory: Trajectory) -> None:
+    """Views without the field, which were written before there were clips, stand beside them in the file."""
+    clip, still = read_trajectories(GOLDEN_CLIPS)
+    assert (clip, still) == (with_clip(tiny_trajectory), tiny_trajectory)
+    assert still.views[0].clip is None
+    with pytest.raises(AssertionError):  # negative control
+        assert clip == tiny_trajectory
+
+
+def test_all_frames_of_clips_are_stored(tmp_path: Path, tiny_trajectory: Trajectory) -> None:
+    trajectory = with_clip(tiny_trajectory)
+    assert [ref.sha256[:2] for ref in image_refs(trajectory)] == ["ab", "cd", "ef"]
+    path = write_trajectories(tmp_path, [trajectory])
+    assert list(read_trajectories(path)) == [trajectory]
+    for bad in ('"seconds":[0.5,1.0]', '"seconds":[0.5,1.75,1.0]'):
+        path.write_text(path.read_text().replace('"seconds":[0.5,1.0,1.75]', bad))
+        with pytest.raises(DataError, match=r"trajectories.jsonl: line 2: .*clip"):
+            list(read_trajectories(path))
+        path = write_trajectories(tmp_path / str(len(bad)), [trajectory])
 
 
 def test_older_records_are_upgraded(tmp_path: Path, tiny_trajectory: Trajectory, monkeypatch: Any) -> None:

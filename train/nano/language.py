@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from train.nano import course
 from train.nano.corpus import LEVEL_ODDS, Corpus
 from train.nano.decoder import collate, embed, forward, logits_of
 from train.nano.dialogue import COORDINATE, READ, Encoder
-from train.nano.loop import World, show, summary
-from train.nano.model import OVERVIEW, load, save_checkpoint
+from train.nano.loop import World, summary
+from train.nano.model import OVERVIEW, load
 
 # what -> (layer, heads): where in the language model a token's attention is pulled to a given key
 PULLS = {
@@ -100,64 +101,21 @@ def losses_of(model, sequences, banks, heads, number_ids, sharp: float = HILL_PX
     return out
 
 
-def batches(corpus: Corpus, encoder: Encoder, rng, size: int, odds):
-    """Endless batches of conversations of about one length."""
-    while True:
-        pool = sorted((corpus.sequence(encoder, rng, odds) for _ in range(4 * size)), key=lambda s: len(s.ids))
-        for part in rng.permutation(4):
-            yield pool[part * size : (part + 1) * size]
-
-
 def train(model, processor, corpus: Corpus, worlds: dict[str, World], args) -> None:
     """Train the language model in place; saves the folder with each report."""
     encoder, rng = Encoder(processor.tokenizer), np.random.default_rng(args.seed)
     width = model.config.text_config.hidden_size
     heads = nn.ModuleDict({"place": nn.Linear(width, 2), "centre": nn.Linear(width, 4), "offset": nn.Linear(width, 2)})
     number_ids = torch.tensor([encoder.encode(str(n))[0] for n in range(1000)])
-    text = model.model.language_model
-    model.model.visual.requires_grad_(False)
-    table = text.embed_tokens.weight
-    rest = [p for p in text.parameters() if p is not table]
-    groups = [
-        {"params": [p for p in rest if p.ndim > 1] + list(heads.parameters()), "lr": args.lr, "weight_decay": 0.05},
-        {"params": [p for p in rest if p.ndim == 1], "lr": args.lr * 2, "weight_decay": 0.0},
-        {"params": [table], "lr": args.lr * 0.5, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        [g["lr"] for g in groups],
-        total_steps=args.steps,
-        pct_start=max(0.05, 2 / args.steps),
-        final_div_factor=50,
-    )
     rest_odds = sum(LEVEL_ODDS.values()) - LEVEL_ODDS["position"]
     odds = {k: args.position if k == "position" else v * (1 - args.position) / rest_odds for k, v in LEVEL_ODDS.items()}
-    began, source = time.time(), batches(corpus, encoder, rng, args.batch, odds)
-    running: dict[str, list[float]] = {}
-    for step in range(1, args.steps + 1):
-        losses = losses_of(model, next(source), corpus.banks, heads, number_ids)
-        help_weight = args.help * (1 - 0.8 * step / args.steps)
-        total = losses["tokens"] + sum(help_weight * v for k, v in losses.items() if k.startswith("pull") or k in HELP)
-        optimizer.zero_grad()
-        total.backward()
-        torch.nn.utils.clip_grad_norm_([*rest, table], 1.0)
-        optimizer.step()
-        schedule.step()
-        for key, value in losses.items():
-            running.setdefault(key, []).append(value.item())
-        if step % args.log == 0:
-            print(
-                f"step {step} {time.time() - began:.0f}s "
-                + " ".join(f"{k} {np.mean(v):.3f}" for k, v in running.items()),
-                flush=True,
-            )
-            running = {}
-        if step % args.report == 0 or step == args.steps:
-            measures = {name: summary(world.play(range(len(world.rows)))[0]) for name, world in worlds.items()}
-            for name, values in measures.items():
-                print(f"step {step} {time.time() - began:.0f}s {name}: {show(values)}", flush=True)
-            save_checkpoint(model, processor, args.out, {"stage": "language", "step": step, **measures})
+    drawn = iter(lambda: corpus.sequence(encoder, rng, odds), None)
+    course.run(
+        model, processor, course.of_about_one_length(drawn, rng, args.batch),
+        lambda sequences: losses_of(model, sequences, corpus.banks, heads, number_ids),
+        lambda: {name: summary(world.play(range(len(world.rows)))[0]) for name, world in worlds.items()},
+        stage="language", helps=("pull", *HELP), heads=tuple(heads.parameters()), args=args,
+    )  # fmt: skip
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmturn.families.spec import ChatTemplate, Family
+from mmturn.families.spec import ChatTemplate, Family, VideoTokens
 from mmturn.types import PixelBudget
 
 FAMILY = Family(
@@ -17,5 +17,6 @@ FAMILY = Family(
     default_budget=PixelBudget(4 * 28**2, 16384 * 28**2),
     template=ChatTemplate(default_system="You are a helpful assistant."),
     banned_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+    video=VideoTokens(ticks_per_s=2, budget="frame"),
 )
 """Source: Qwen2.5-VL technical report (arXiv 2502.13923), section 2; released preprocessor_config.json."""

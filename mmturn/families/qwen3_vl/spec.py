@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmturn.families.spec import Family
+from mmturn.families.spec import Family, VideoTokens
 from mmturn.types import PixelBudget
 
 FAMILY = Family(
@@ -16,5 +16,6 @@ FAMILY = Family(
     frame="permille",
     default_budget=PixelBudget(64 * 32**2, 16384 * 32**2),
     banned_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+    video=VideoTokens(stamped=True, budget="clip"),
 )
 """Source: QwenLM/Qwen3-VL, README (coordinates 0 to 1000, factor 32); released preprocessor_config.json."""

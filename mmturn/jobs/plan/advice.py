@@ -54,7 +54,7 @@ def _line(part: str, phase: str, recipe: Recipe, held: Held, training: Training)
             "rollout.max_new_tokens; what does not fit waits, or is run again"
         )
     if part == "features":
-        return f"features of images bind: lower env.crop_budget{_crop(held)}, or engine.feature_bytes"
+        return f"features of images bind: lower env.{held.work.settings[1]}{_crop(held)}, or engine.feature_bytes"
     return ""
 
 
@@ -72,22 +72,23 @@ def _update(recipe: Recipe, held: Held) -> str:
 
 
 def _images(recipe: Recipe, held: Held) -> str:
-    largest = max(patches(held.work.root), patches(held.work.crop))
+    largest = max(held.work.pieces)
     if held.chunk > largest:
         half = max(held.chunk // 2, largest)
         return (
             f"activations of the vision tower bind: set training.image_patches: {half} (now {held.chunk:,} at a time)"
         )
-    name = "root" if patches(held.work.root) == largest else "crop"
+    setting = held.work.settings[0 if held.work.pieces[0] == largest else 1]
     return (
         f"activations of the vision tower bind, and one image of {largest:,} patches is all it learns from at a time: "
-        f"lower env.{name}_budget, or set model.freeze_vision: true"
+        f"lower env.{setting}, or set model.freeze_vision: true"
     )
 
 
 def _rollout(recipe: Recipe, held: Held) -> str:
     if held.encoding >= held.prefill(recipe.engine.prefill_tokens, 1):
-        return f"encoding images in rollouts binds: lower env.root_budget or env.crop_budget{_crop(held)}"
+        first, later = held.work.settings
+        return f"encoding images in rollouts binds: lower env.{first} or env.{later}{_crop(held)}"
     return f"prefills bind: lower engine.prefill_tokens (now {recipe.engine.prefill_tokens:,})"
 
 
@@ -95,7 +96,7 @@ def _crop(held: Held) -> str:
     work = held.work
     if work.crop is None:
         return ""
-    tokens = patches(work.crop) // work.merge**2
+    tokens = work.looks * patches(work.crop) // work.merge**2
     return (
         f" (a crop of {grid_text(work.crop, work.patch)} is {tokens:,} tokens, times {work.turns - 1} a trajectory, "
         f"times {work.trajectories} trajectories)"

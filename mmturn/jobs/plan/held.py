@@ -141,8 +141,7 @@ class Held:
     def chunk(self) -> int:
         """Patches of the largest piece that the tower learns from at once, cut as ``training.images`` cuts."""
         largest = room = current = 0
-        for grid in self.work.grids:
-            count = patches(grid)
+        for count in self.work.pieces:
             if not current or count > room:
                 room, current = self.training.image_patches, 0
             current, room = current + count, room - count
@@ -160,8 +159,8 @@ class Held:
     def encoding(self) -> float:
         """Peak of encoding the images of one round: all roots, or a crop of each trajectory."""
         work, tower, e = self.work, self.shape.vision, self.precision.element
-        roots, crops = work.groups * patches(work.root), work.trajectories * patches(work.crop)
-        largest = max(patches(work.root), patches(work.crop))
+        root, crop = work.roots * patches(work.root), work.looks * patches(work.crop)
+        roots, crops, largest = work.groups * root, work.trajectories * crop, max(work.pieces)
         count = min(max(roots, crops), max(ENCODE_PATCHES, largest))
         block = max(8 * tower.hidden, 2 * tower.hidden + (4 if tower.gated else 3) * tower.intermediate)
         return count * (1.7 * 4 * tower.pixels + e * block)

@@ -10,7 +10,7 @@ from pathlib import Path
 from mmturn.families.shape import Shape
 from mmturn.jobs.plan.held import Held, Precision, feature_bytes, slots_of
 from mmturn.jobs.plan.machine import Machine
-from mmturn.jobs.plan.workload import Workload, patches
+from mmturn.jobs.plan.workload import Workload
 from mmturn.recipe import Recipe
 from mmturn.training.critic_settings import CriticConfig
 
@@ -196,6 +196,6 @@ def _features(recipe: Recipe, features: float, learns_images: bool, device: str)
 
 def _pictures(work: Workload, updates: int) -> float:
     """Of all updates, within what the store keeps."""
-    decoded = 4.0 * work.groups * work.image.width * work.image.height
-    shown = 3.0 * work.patch**2 * (work.groups * patches(work.root) + work.crops * patches(work.crop))
+    decoded = 4.0 * work.groups * work.roots * work.depth * work.image.width * work.image.height
+    shown = 3.0 * work.depth * work.patch**2 * sum(work.pieces)
     return min(updates * decoded, DECODED_BYTES) + min(updates * shown, VIEW_BYTES)

@@ -6,23 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mmturn.components import make_grammar, make_tools
 from mmturn.errors import CheckpointError, ConfigError
 from mmturn.families.spec import Family
-from mmturn.geometry import Size, Transform
+from mmturn.geometry import Size
 from mmturn.interfaces import ActionGrammar, Tool
+from mmturn.jobs.plan.looks import Grid, Looked, looks_of
 from mmturn.recipe import Recipe
-from mmturn.types import ImageRef, Observation, PixelBudget, Task, View
+from mmturn.types import Observation, Task
 
 QUESTION = "What is written on the small sign to the left of the red door, behind the two parked cars?"
 """Stands for the tasks' own questions where text is counted."""
 _CHARACTERS = 3.5
 """Of a token, where the model's folder has no tokenizer.json."""
-
-Grid = tuple[int, int]
-"""Rows and columns of patches."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,14 @@ class Workload:
     image: Size
     """Of a task's image, as it is decoded."""
     patch: int
+    roots: int = 1
+    """Images before the first turn; of a clip, its steps in time, of which each is encoded as an image is."""
+    looks: int = 1
+    """Images that a tool shows at once, counted alike."""
+    depth: int = 1
+    """Frames of a step where they are shown as clips; 1: each is an image."""
+    settings: tuple[str, str] = ("root_budget", "crop_budget")
+    """Keys of ``env`` that bound the pixels before the first turn, and those of what tools show."""
 
     @property
     def trajectories(self) -> int:
@@ -90,13 +95,21 @@ class Workload:
     @property
     def crops(self) -> int:
         """Images that tools show, of all trajectories."""
-        return 0 if self.crop is None else self.trajectories * (self.turns - 1)
+        return 0 if self.crop is None else self.trajectories * (self.turns - 1) * self.looks
 
     @property
     def grids(self) -> list[Grid]:
         """All images, group by group."""
-        each = [] if self.crop is None else [self.crop] * (self.group_size * (self.turns - 1))
-        return [self.root, *each] * self.groups
+        each = [] if self.crop is None else [self.crop] * (self.group_size * (self.turns - 1) * self.looks)
+        return [*[self.root] * self.roots, *each] * self.groups
+
+    @property
+    def pieces(self) -> list[int]:
+        """Patches of what the tower can take one by one: each image, or each clip as a whole."""
+        if self.depth == 1:
+            return [patches(grid) for grid in self.grids]
+        each = [] if self.crop is None else [self.looks * patches(self.crop)] * (self.group_size * (self.turns - 1))
+        return [self.roots * patches(self.root), *each] * self.groups
 
     @property
     def image_tokens(self) -> int:
@@ -120,12 +133,9 @@ def workload_of(recipe: Recipe, family: Family, folder: Path, wishes: Wishes) ->
         )
     tools = make_tools(recipe, allow_code=True)
     grammar = make_grammar(recipe.grammar, family, allow_code=True)
-    turns, sampled = _turns(recipe, wishes)
-    root, crop = _shown(recipe, family, tools, wishes.image)
-    if crop is None or turns == 1:
-        shown = None
-    else:
-        shown = _grid(family, crop)
+    root, crop = looks_of(recipe, family, tools, wishes.image)
+    turns, sampled = _turns(recipe, wishes, root, crop)
+    shown = None if crop is None or turns == 1 else crop.grid
     count = counter(folder)
     texts = _texts(grammar, family, tools, root, crop or root)
     prompt = count(texts[0]) if wishes.prompt_tokens is None else wishes.prompt_tokens
@@ -136,20 +146,24 @@ def workload_of(recipe: Recipe, family: Family, folder: Path, wishes: Wishes) ->
         group_size=recipe.rl.group_size,
         turns=turns,
         sampled=sampled,
-        prompt=prompt + patches(_grid(family, root)) // unit,
-        reply=reply + patches(shown) // unit,
-        root=_grid(family, root),
+        prompt=prompt + root.count * patches(root.grid) // unit,
+        reply=reply + (0 if shown is None or crop is None else crop.count * patches(shown) // unit),
+        root=root.grid,
         crop=shown,
         merge=family.merge_size,
-        image=wishes.image or root,
+        image=wishes.image or root.size,
         patch=family.patch_size,
+        roots=root.count,
+        looks=1 if crop is None else crop.count,
+        depth=family.temporal_patch_size if root.is_clip else 1,
+        settings=(root.setting, (crop or root).setting),
     )
     limit = recipe.rollout.max_context
     if found.prompt + found.sampled > limit:
         raise ConfigError(
             f"rollout.max_context is {limit}, but the first turn alone takes {found.prompt} tokens of prompt "
-            f"({patches(found.root) // unit} of its image) and {found.sampled} sampled: raise it, or lower "
-            "env.root_budget"
+            f"({root.count * patches(root.grid) // unit} of its images) and {found.sampled} sampled: raise it, or "
+            f"lower env.{root.setting}"
         )
     return found if wishes.turns is not None else _within(found, limit)
 
@@ -162,7 +176,7 @@ def _within(found: Workload, limit: int) -> Workload:
     return replace(found, turns=turns, crop=found.crop if turns > 1 else None)
 
 
-def _turns(recipe: Recipe, wishes: Wishes) -> tuple[int, int]:
+def _turns(recipe: Recipe, wishes: Wishes, root: Looked, crop: Looked | None) -> tuple[int, int]:
     """Turns, and sampled tokens of each."""
     rollout = recipe.rollout
     turns = wishes.turns or rollout.max_turns
@@ -170,52 +184,35 @@ def _turns(recipe: Recipe, wishes: Wishes) -> tuple[int, int]:
         raise ConfigError(f"{turns} turns, but rollout.max_turns is {rollout.max_turns}")
     most = recipe.env.get("max_images") if recipe.tools else None
     if wishes.turns is None and isinstance(most, int):
-        turns = min(turns, max(most, 1))  # an image past the limit ends the episode
+        room = max(most - root.frames, 0) // (1 if crop is None else crop.frames)
+        turns = min(turns, 1 + room)  # an image past the limit ends the episode
     sampled = min(rollout.max_new_tokens, max(1, rollout.max_tokens // turns))
     return turns, min(wishes.new_tokens or sampled, rollout.max_new_tokens)
 
 
-def _shown(recipe: Recipe, family: Family, tools: Sequence[Tool], image: Size | None) -> tuple[Size, Size | None]:
-    """Sizes at which a task's image and what a tool shows of it reach the model."""
-    from mmturn.envs.visual_qa import VisualQAConfig
-
-    plain = VisualQAConfig()
-    root_budget = PixelBudget(*recipe.env.get("root_budget", plain.root_budget))
-    root = _fitted(family, root_budget, image)
-    crops = []
-    for tool in tools:
-        own: Any = getattr(getattr(tool, "showing", None), "pixels", None)
-        budget = PixelBudget(*(own or recipe.env.get("crop_budget", plain.crop_budget)))
-        crops.append(_fitted(family, budget, image))
-    return root, max(crops, key=lambda size: size.width * size.height, default=None)
-
-
-def _fitted(family: Family, budget: PixelBudget, image: Size | None) -> Size:
-    side = max(1, math.isqrt(budget.max_pixels))
-    return family.size_rule(image or Size(side, side), budget)
-
-
-def _grid(family: Family, size: Size) -> Grid:
-    return family.grid(size)[1:]
-
-
-def _texts(grammar: ActionGrammar, family: Family, tools: Sequence[Tool], root: Size, crop: Size) -> tuple[str, str]:
+def _texts(
+    grammar: ActionGrammar, family: Family, tools: Sequence[Tool], root: Looked, crop: Looked
+) -> tuple[str, str]:
     """The text of the first context, and that between a turn and the next, as the template frames it."""
     task = Task(id="plan", question=QUESTION, answer="yes")
-    views = [View(ImageRef("0" * 64, size), Transform(), size) for size in (root, crop)]
     system = grammar.system(task, [tool.spec for tool in tools]) or family.template.default_system
     opening, reply = (
-        _user(family, grammar.opening(task, Observation((views[0],)))),
-        _user(family, grammar.reply(task, Observation((views[1],)), 1, 2)),
+        _user(family, grammar.opening(task, Observation(root.parts))),
+        _user(family, grammar.reply(task, Observation(crop.parts), 1, 2)),
     )
     first = family.template.message("system", system) if system else ""
     return first + opening, family.template.gap + reply
 
 
 def _user(family: Family, observation: Observation) -> str:
-    """A user message and the header behind it; of an image the tokens around it."""
-    frame = family.vision_start + family.vision_end
-    content = "".join(part if isinstance(part, str) else frame for part in observation.parts)
+    """A user message and the header behind it; of an image the tokens around it, of a clip those of its steps too."""
+    start, end = family.vision_start, family.vision_end
+    content = "".join(
+        part
+        if isinstance(part, str)
+        else start + "".join(f"{stamp}{start}{end}" for stamp in family.stamps(part)) + end
+        for part in observation.parts
+    )
     return family.template.message("user", content) + family.template.header("assistant")
 
 

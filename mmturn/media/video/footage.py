@@ -27,7 +27,7 @@ class Footage:
     opening: int
     """How many frames the episode began with."""
     show: Callable[[Sequence[int]], tuple[str | View, ...]]
-    """Frames by number, in order, each behind its label."""
+    """Frames by number, in order, each behind its label; or as one clip, where the environment shows clips."""
 
     def frame(self, value: Json, unit: Unit, base: int = 0) -> int:
         """The frame that a policy names; ``base``: number of the first one. Raises ToolError, worded for it."""

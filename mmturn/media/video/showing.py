@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from PIL import Image
@@ -14,7 +14,7 @@ from mmturn.interfaces import SizeRule
 from mmturn.media.store import ImageStore
 from mmturn.media.video.reader import VideoReader
 from mmturn.media.views import fit
-from mmturn.types import ImageRef, PixelBudget, View
+from mmturn.types import Clip, ImageRef, PixelBudget, View
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,22 @@ class FrameLook:
         cut sharp from the whole frame. Raises DataError."""
         refs = self._stored(reader, indices, reader.info.size)
         return [fit(ref, self.size_rule, self.budget) for ref in refs]
+
+    def clip(self, reader: VideoReader, indices: Sequence[int], *, whole: bool = False) -> View:
+        """Frames, rising and two or more, as one clip whose size the rule gives for all of them together; of each that
+        is all that is stored.
+
+        Its pace is that of the processors: the stretch that the frames stand for, divided by how many there are. It is
+        the video where they are of the ``whole`` of it, else from the beginning of the first to the end of the last.
+        Raises DataError, and ConfigError for a family without video tokens.
+        """
+        size = self.size_rule(reader.info.size, replace(self.budget, frames=len(indices)))
+        first, *later = self._stored(reader, indices, size)
+        clock, last = reader.clock(), indices[-1]
+        end = clock.seconds(last + 1) if last + 1 < len(clock) else clock.duration_s
+        stretch = clock.duration_s if whole else end - clock.seconds(indices[0])
+        seconds = tuple(float(clock.seconds(index)) for index in indices)
+        return View(first, Transform(), size, Clip(tuple(later), seconds, float(stretch / len(indices))))
 
     def _stored(self, reader: VideoReader, indices: Sequence[int], size: Size) -> list[ImageRef]:
         digest = reader.info.file.digest

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmturn.errors import DataError
+from mmturn.tasks.gathered import Gathered
 from mmturn.tasks.rows import RowProblem
 from mmturn.tasks.videos.table import Row, VideoFiles, question_files, rows_of
 from mmturn.types import Json, Task
@@ -45,23 +46,15 @@ def read_video_benchmark(
     folder, layout = Path(folder), VIDEO_BENCHMARKS[name]
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; --data must be the folder of {name}'s questions and videos")
-    videos, tasks, problems, seen = VideoFiles(folder), [], [], set[str]()
+    videos, found = VideoFiles(folder), Gathered()
     for file in question_files(folder, *layout.files):
         for where, row in rows_of(file):
-            try:
+            with found.row(f"{folder}: {where}"):
                 for question in layout.rows(where, row, file.stem):
-                    task = _task(question, videos, folder if subtitles else None)
-                    if task.id in seen:
-                        raise DataError(f"the id {task.id!r} is there twice")
-                    seen.add(task.id)
-                    tasks.append(task)
-            except (DataError, KeyError, TypeError, ValueError) as error:
-                what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-                problems.append(RowProblem(f"{folder}: {where}", what))
-    if not tasks:
-        shown = "\n  ".join(map(str, problems[:5])) or "its files hold no rows"
-        raise DataError(f"{folder} holds no good question of {name}:\n  {shown}")
-    return tasks, problems
+                    found.add(_task(question, videos, folder if subtitles else None))
+    if not found.tasks:
+        raise found.none(f"{folder} holds no good question of {name}")
+    return found.tasks, found.problems
 
 
 def _task(found: Mapping[str, Any], videos: VideoFiles, subtitles: Path | None) -> Task:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from mmturn.tasks.visual_search.questions import rows_of
 from mmturn.tasks.visual_search.scene import Scene, sample_scene
 from mmturn.tasks.visual_search.words import LEVELS
+from mmturn.tasks.writing import checked_levels, draw_all, write_rows
 
 SCENES_PER_SEED = 1_000_000
 TASKS_PER_SCENE = (1, 2, 3)
@@ -47,14 +46,6 @@ def _paint(job: tuple[str, Scene]) -> None:
     scene.image().save(path, "JPEG", quality=JPEG_QUALITY)
 
 
-def _paint_all(jobs: list[tuple[str, Scene]], workers: int) -> Iterator[None]:
-    if workers <= 1:
-        yield from map(_paint, jobs)
-        return
-    with get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap_unordered(_paint, jobs, chunksize=8)
-
-
 def generate(
     out_dir: str | os.PathLike,
     *,
@@ -70,12 +61,7 @@ def generate(
     `levels` defaults to all of `LEVELS`, in equal turns. `progress(done, all)` is called after each picture.
     Raises ValueError for an unknown level or split.
     """
-    levels = tuple(levels or LEVELS)
-    unknown = [level for level in levels if level not in LEVELS]
-    if unknown:
-        raise ValueError(f"unknown level {unknown[0]!r}; the levels are {', '.join(LEVELS)}")
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"seed {seed} is not in 0..2**31-1")
+    levels = checked_levels(levels, LEVELS, seed)
     out = Path(out_dir)
     (out / "images").mkdir(parents=True, exist_ok=True)
     rows: list[dict] = []
@@ -87,9 +73,5 @@ def generate(
         if found:
             jobs.append((str(out / found[0]["image"]), scene))
             rows += found
-    for done, _ in enumerate(_paint_all(jobs, workers), 1):
-        if progress:
-            progress(done, len(jobs))
-    path = out / "tasks.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:tasks]), encoding="utf-8")
-    return path
+    draw_all(_paint, jobs, workers, progress, chunk=8)
+    return write_rows(out, rows[:tasks])

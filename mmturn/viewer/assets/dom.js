@@ -67,22 +67,37 @@ function pictureUrl(index) {
 }
 
 const waiting = new Map();
+const NEAR_PX = { x: 600, y: 900 };
 const watcher = new IntersectionObserver(
-  (entries) => {
-    for (const entry of entries) {
-      const action = waiting.get(entry.target);
-      if (entry.isIntersecting && action) {
-        waiting.delete(entry.target);
-        watcher.unobserve(entry.target);
-        action();
-      }
-    }
-  },
-  { rootMargin: "900px 600px" },
+  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => act(entry.target)),
+  { rootMargin: `${NEAR_PX.y}px ${NEAR_PX.x}px` },
 );
+
+function act(node) {
+  const action = waiting.get(node);
+  if (!action) return;
+  waiting.delete(node);
+  watcher.unobserve(node);
+  action();
+}
 
 // Runs the action once, when the node comes near the screen.
 function whenNear(node, action) {
   waiting.set(node, action);
   watcher.observe(node);
+}
+
+// What is near the screen as the page opens is there at once, and not only when the first frame was drawn; what comes
+// with it (the pictures of a card) too.
+function showNear() {
+  const isNear = (node) => {
+    const { left, top, right, bottom } = node.getBoundingClientRect();
+    const across = left < innerWidth + NEAR_PX.x && right > -NEAR_PX.x;
+    return across && top < innerHeight + NEAR_PX.y && bottom > -NEAR_PX.y;
+  };
+  let near;
+  do {
+    near = [...waiting.keys()].filter(isNear);
+    near.forEach(act);
+  } while (near.length);
 }

@@ -7,3 +7,4 @@ if (data.report) {
   if (everything.length) page.append(el("h2", "first", "Trajectories"));
 }
 buildSections(page);
+showNear();

@@ -89,7 +89,10 @@ function behaviour(before, after) {
     line("crops per task", (g) => number(g.mean_crops)),
     line("turns per task", (g) => number(g.mean_turns)),
     ...(sides.some(([, report]) => report.overall.mean_frames != null)
-      ? [line("frames per task", (g) => number(g.mean_frames, 1))] : []),
+      ? [line("frames per task", (g) => number(g.mean_frames, 1)),
+        line("gold stretches of which a frame was seen", (g) => percent(g.gold_seen_rate))] : []),
+    ...(sides.some(([, report]) => report.overall.mean_delay_s != null)
+      ? [line("seconds until an answer begins", (g) => number(g.mean_delay_s))] : []),
     line("sampled tokens per task", (g) => number(g.mean_sampled_tokens, 0)),
     line("no answer could be read", (g) => `${g.unparsed} of ${g.n}`),
     line("ended by a limit", (g) => `${g.truncated} of ${g.n}`),

@@ -12,6 +12,7 @@ from mmturn.families import family_of
 from mmturn.geometry import Size
 from mmturn.jobs.plan.workload import QUESTION, Wishes, Workload, counter, workload_of
 from mmturn.recipe import read_recipe
+from mmturn.testing.tiny import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,55 @@ def test_counting_without_a_tokenizer_and_with_a_broken_one(tmp_path: Path) -> N
     (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(CheckpointError, match="tokenizer.json"):
         counter(tmp_path)
+
+
+def video_work(model: Path, kind: str, *overrides: str, **wishes: Any) -> Workload:
+    recipe = read_recipe("video_mtr_qwen2_5_vl_7b", overrides)[0]
+    return workload_of(recipe, family_of(model, kind), model, Wishes(**wishes))
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_frames_and_clips_of_a_video(kind: Any, tmp_path: Path) -> None:
+    """16 frames first and 8 in a look: as images each costs its tokens, as clips two of them do."""
+    model = tiny_model(kind, tmp_path / kind)
+    frames = video_work(model, kind, image=Size(640, 360))
+    clips = video_work(model, kind, "env.shown_as=video", image=Size(640, 360))
+    assert (frames.roots, frames.looks, frames.depth) == (16, 8, 1)
+    assert (clips.roots, clips.looks, clips.depth) == (8, 4, 2)
+    assert len(frames.grids) == 32 * (16 + 2 * 8) and len(clips.grids) == 32 * (8 + 2 * 4)
+    assert len(clips.pieces) == 32 * 3 and sum(clips.pieces) == sum(a * b for a, b in clips.grids)
+    assert clips.image_tokens < 0.7 * frames.image_tokens
+    assert clips.prompt < frames.prompt and clips.reply < frames.reply
+    tight = video_work(model, kind, "env.shown_as=video", "env.clip_pixels=200000", image=Size(640, 360))
+    assert tight.image_tokens < clips.image_tokens / 3
+    assert video_work(model, kind, "env.max_images=24").turns == 2
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("shown_as", ["frames", "video"])
+def test_the_opening_of_a_video_is_as_long_as_planned(kind: Any, shown_as: str, tmp_path: Path) -> None:
+    from mmturn.components import env_parts, make_grammar, make_tools
+    from mmturn.media import ImageStore
+    from mmturn.rendering.renderer import Renderer
+    from mmturn.rendering.tokenizer import load_tokenizer
+    from mmturn.types import Task
+    from tests.media.video.clips import write_clip
+
+    model = tiny_model(kind, tmp_path / kind)
+    overrides = [f"env.shown_as={shown_as}", "env.initial_frames=6", "env.frame_budget=[784,12544]"]
+    recipe, family = read_recipe("video_mtr_qwen2_5_vl_7b", overrides)[0], family_of(model, kind)
+    tools = make_tools(recipe)
+    cls, config = env_parts(recipe, family)
+    env = cls(config, ImageStore(), family.size_rule, tools)
+    task = Task("t", QUESTION, video=str(write_clip(tmp_path / "clip.mp4", 60, rate=5)))
+    renderer, grammar = Renderer(family, load_tokenizer(model)), make_grammar(recipe.grammar, family)
+    shown = grammar.opening(task, env.reset(task, 0))
+    opening = renderer.opening(grammar.system(task, [tool.spec for tool in tools]), shown)
+    planned = video_work(model, kind, *overrides, image=Size(96, 64)).prompt
+    # indices and times of other frames have other lengths
+    assert abs(planned - len(opening)) <= 4 * 6
+
+
+def test_video_without_video_tokens_is_refused(nano: Path) -> None:
+    with pytest.raises(ConfigError, match="nano has no video tokens"):
+        video_work(nano, "nano", "env.shown_as=video")

@@ -1,0 +1,1 @@
+"""A browser as an environment: Chromium driven by Playwright."""
