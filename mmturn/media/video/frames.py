@@ -21,6 +21,9 @@ DECORD_CODECS = ("h264", "hevc", "mpeg4")
 DECORD_CONTAINERS = ("mp4",)
 """Where decord's seeking was found exact, frame by frame; it is known to go wrong in webm."""
 
+DECORD_DEPTH = 8
+"""Bits of a sample. Of more it loses grey levels by the dozen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -31,6 +34,8 @@ class Source:
     orientation: Orientation
     pixels: int
     """Of a frame."""
+    depth: int | None
+    """Bits of a sample, if known."""
     codec: str
     container: str
     decoder: str
@@ -39,7 +44,7 @@ class Source:
     @staticmethod
     def of(request: Mapping[str, Any]) -> Source:
         """From a request; see wire.py."""
-        names = ("path", "stream", "pixels", "codec", "container", "decoder")
+        names = ("path", "stream", "pixels", "depth", "codec", "container", "decoder")
         return Source(orientation=Orientation(*request["orientation"]), **{name: request[name] for name in names})
 
     def choose(self, table: FrameTable) -> str:
@@ -47,6 +52,7 @@ class Source:
         if self.decoder == "pyav" or importlib.util.find_spec("decord") is None:
             return "pyav"
         known = self.codec in DECORD_CODECS and any(one in DECORD_CONTAINERS for one in self.container.split(","))
+        known = known and self.depth == DECORD_DEPTH
         short = self.decoder == "decord" or len(table.pts) <= SHORT_FRAMES
         return "decord" if known and short and table.closed() and not self.orientation.mirrors else "pyav"
 
@@ -77,7 +83,7 @@ class FrameReader:
         self.decoder = source.choose(table)
         """``decord`` or ``pyav``, whichever reads what comes next."""
         self._decord: DecordFrames | None = None
-        self._lanes = Lanes(self._open_pyav, source.pixels)
+        self._lanes = Lanes(self._open_pyav, source.pixels * (2 if (source.depth or 16) > 8 else 1))
 
     def read(self, indices: Sequence[int], size: tuple[int, int]) -> Iterator[tuple[int, Frame]]:
         """Frames by index, each once and as soon as it is done, [H, W, 3] at ``size`` (width, height). Raises

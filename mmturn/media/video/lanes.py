@@ -10,8 +10,8 @@ from typing import Protocol
 from mmturn.media.video.orientation import Frame
 
 MOST_LANES = 4
-MOST_PIXELS = 1 << 24
-"""Of one frame, times lanes: a decoder holds some sixteen frames."""
+MOST_PIXELS = 1 << 23
+"""Of one frame, times lanes: a decoder holds some sixteen frames. Samples of more than a byte count twice."""
 
 
 class Decoder(Protocol):

@@ -202,6 +202,7 @@ class VideoReader:
             "stream": info.stream,
             "orientation": [turn.a, turn.b, turn.c, turn.d],
             "pixels": info.size.area,
+            "depth": info.depth,
             "codec": info.codec,
             "container": info.container,
             "decoder": self._setting,

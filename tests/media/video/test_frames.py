@@ -27,7 +27,9 @@ ALL = ("mp4", "open", "mkv", "webm", "avi", "ts", "vfr", "late", "one")
 def opened(path: Path, decoder: str = "pyav") -> tuple[FrameReader, FrameTable]:
     info = read_header(path)
     table = scan(info.path, info.stream)
-    source = Source(info.path, info.stream, info.orientation, info.size.area, info.codec, info.container, decoder)
+    source = Source(
+        info.path, info.stream, info.orientation, info.size.area, info.depth, info.codec, info.container, decoder
+    )
     return FrameReader(source, table), table
 
 
@@ -83,6 +85,15 @@ def test_both_decoders_agree_within_two_grey_levels(tmp_path: Path, colors: int 
     for index in range(20):
         away = np.abs(one[index].astype(int) - other[index].astype(int))
         assert away.max() <= 2, f"frame {index}: {away.max()} grey levels"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_high_depth_is_left_to_pyav(tmp_path: Path, codec: str) -> None:
+    options = {"g": "5", "x265-params": "log-level=none"} if codec == "libx265" else {"g": "5"}
+    path = write_clip(tmp_path / "deep.mp4", 20, codec, options=options, stored="yuv420p10le")
+    reader, _ = opened(path, "decord")
+    assert read_header(path).depth == 10 and reader.decoder == "pyav"
+    check(reader, sequential(path))
 
 
 @needs_decord

@@ -30,6 +30,7 @@ def asked(path: Path, what: str, **more: Any) -> dict[str, Any]:
         "stream": 0,
         "orientation": [1, 0, 0, 1],
         "pixels": WIDTH * HEIGHT,
+        "depth": 8,
         "codec": "h264",
         "container": "mov,mp4",
         "decoder": "pyav",
