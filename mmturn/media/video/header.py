@@ -44,6 +44,8 @@ class VideoInfo:
     """Length: exact in an ordinary mp4 or mov, else as stated. All frames' times lie in [0, duration_s]."""
     rate: Fraction | None
     """Mean frames per second, as stated or estimated from the first frames."""
+    depth: int | None
+    """Bits of a sample of a stored frame: 8, or 10 and more of high-depth video."""
     frames: int | None
     """How many frames the file says it has; matroska says nothing."""
 
@@ -135,8 +137,13 @@ def _info(file: FileIdentity, container: Any, stream: Any) -> VideoInfo:
         time_base=Fraction(stream.time_base),
         duration_s=_duration(container, stream, track),
         rate=Fraction(stream.average_rate) if stream.average_rate else None,
+        depth=_depth(stream.codec_context.format),
         frames=stream.frames if stream.frames > 0 else None,
     )
+
+
+def _depth(stored: Any) -> int | None:
+    return max((part.bits for part in stored.components), default=None) if stored is not None else None
 
 
 def _duration(container: Any, stream: Any, track: Mp4Track | None) -> Fraction | None:

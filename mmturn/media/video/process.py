@@ -56,10 +56,12 @@ class DecoderProcess:
         if self.alive:
             return
         self.stop()
+        # no threads for linear algebra: there is none to do, and starting them takes a while
+        environment = {**child_environment(), "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mmturn.media.video.worker", str(self._idle_s + _SLACK_S)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=child_environment(),
+            env=environment,
         )  # fmt: skip
         self._owner, self._used = os.getpid(), time.monotonic()
         _widen(self._process)

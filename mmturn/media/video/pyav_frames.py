@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ class PyAvFrames:
     until two of them agree or the first frame is reached: that is what decoding the whole file gives.
     """
 
-    def __init__(self, path: str, stream: int, table: FrameTable) -> None:
-        self._path, self._number, self._table = path, stream, table
+    def __init__(self, path: str, stream: int, table: FrameTable, upright: Callable[[Frame], Frame]) -> None:
+        self._path, self._number, self._table, self._upright = path, stream, table, upright
+        self.at: int | None = None
         self._places = table.places()
         self._order = np.argsort(table.pts, kind="stable")
         self._ranked = table.pts[self._order]
@@ -35,14 +36,17 @@ class PyAvFrames:
         self._wanted: set[int] = set()
         self._open()
 
+    def group(self, index: int) -> int:
+        """The place of the key frame from which a frame is decoded."""
+        return self._table.start(int(self._places[index]))
+
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
-        """Frames by index, in the order of showing; each as stored, [H, W, 3]. Raises DataError for a frame that cannot
-        be decoded."""
+        """Frames by index, in the order of showing, [H, W, 3]. Raises DataError for a frame that cannot be decoded."""
         ordered = sorted(set(indices))
         self._wanted = {int(self._table.pts[self._places[index]]) for index in ordered}
         self._since = self._next
         for index in ordered:
-            yield index, self._one(index)
+            yield index, self._upright(self._one(index))
 
     def close(self) -> None:
         """Let go of the file."""
@@ -53,8 +57,6 @@ class PyAvFrames:
 
         self._container = open_container(self._path)
         self._stream = self._container.streams[self._number]
-        if not self._careful:
-            self._stream.thread_type = "AUTO"
         self._codec = self._stream.codec_context
         self._skips = not self._careful and self._codec.name in SKIPPING
         self._convert = VideoReformatter()
@@ -68,6 +70,7 @@ class PyAvFrames:
 
     def _one(self, index: int) -> Frame:
         place = int(self._places[index])
+        self.at = self._table.start(place)
         frame = self._reach(place)
         if not self._careful and (frame is None or frame.is_corrupt):
             self.close()
@@ -198,10 +201,16 @@ class PyAvFrames:
 class CountedFrames:
     """Frames of a file whose timestamps do not tell them apart, counted from the first; going back starts anew."""
 
-    def __init__(self, path: str, stream: int) -> None:
-        self._path, self._number = path, stream
+    at: int | None = 0
+
+    def __init__(self, path: str, stream: int, upright: Callable[[Frame], Frame]) -> None:
+        self._path, self._number, self._upright = path, stream, upright
         self._container: Any = None
         self._start()
+
+    def group(self, index: int) -> int:
+        """There is one."""
+        return 0
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         """As ``PyAvFrames.read``."""
@@ -214,7 +223,7 @@ class CountedFrames:
                 self._count += 1
                 if frame is None:
                     raise DataError(f"{self._path}: frame {index} cannot be decoded; the file is damaged there")
-            yield index, frame.to_ndarray(format="rgb24")
+            yield index, self._upright(frame.to_ndarray(format="rgb24"))
 
     def close(self) -> None:
         """Let go of the file."""

@@ -213,6 +213,8 @@ class VideoReader:
             "path": info.path,
             "stream": info.stream,
             "orientation": [turn.a, turn.b, turn.c, turn.d],
+            "pixels": info.size.area,
+            "depth": info.depth,
             "codec": info.codec,
             "container": info.container,
             "decoder": self._setting,

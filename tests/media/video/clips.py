@@ -50,12 +50,13 @@ def write_clip(
     size: tuple[int, int] = (WIDTH, HEIGHT),
     audio: bool = False,
     colors: int | None = None,
+    stored: str = "yuv420p",
 ) -> Path:
     """``count`` numbered frames. ``ticks``: when each is shown, in ``time_base`` (default: 0, 1, 2, ... in frames).
-    ``colors``: the tag of the YUV matrix, e.g. 1 for BT.709."""
+    ``colors``: the tag of the YUV matrix, e.g. 1 for BT.709. ``stored``: the pixel format."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=rate, options=dict(options or {}))
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = *size, stored
         unit = time_base or Fraction(1, rate)
         stream.time_base = stream.codec_context.time_base = unit
         if colors is not None:

@@ -27,9 +27,15 @@ ALL = ("mp4", "open", "mkv", "webm", "avi", "ts", "vfr", "late", "one")
 def opened(path: Path, decoder: str = "pyav") -> tuple[FrameReader, FrameTable]:
     info = read_header(path)
     table = scan(info.path, info.stream)
-    return FrameReader(
-        Source(info.path, info.stream, info.orientation, info.codec, info.container, decoder), table
-    ), table
+    source = Source(
+        info.path, info.stream, info.orientation, info.size.area, info.depth, info.codec, info.container, decoder
+    )
+    return FrameReader(source, table), table
+
+
+def lane(path: Path) -> PyAvFrames:
+    info = read_header(path)
+    return PyAvFrames(info.path, info.stream, scan(info.path, info.stream), info.orientation.upright)
 
 
 def requests(count: int, seed: int) -> list[list[int]]:
@@ -79,6 +85,15 @@ def test_both_decoders_agree_within_two_grey_levels(tmp_path: Path, colors: int 
     for index in range(20):
         away = np.abs(one[index].astype(int) - other[index].astype(int))
         assert away.max() <= 2, f"frame {index}: {away.max()} grey levels"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_high_depth_is_left_to_pyav(tmp_path: Path, codec: str) -> None:
+    options = {"g": "5", "x265-params": "log-level=none"} if codec == "libx265" else {"g": "5"}
+    path = write_clip(tmp_path / "deep.mp4", 20, codec, options=options, stored="yuv420p10le")
+    reader, _ = opened(path, "decord")
+    assert read_header(path).depth == 10 and reader.decoder == "pyav"
+    check(reader, sequential(path))
 
 
 @needs_decord
@@ -157,8 +172,7 @@ def test_a_damaged_frame_is_named_and_the_others_are_read(clips: dict[str, Path]
 
 
 def test_frames_that_nothing_refers_to_are_skipped(clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    info = read_header(clips["mp4"])
-    reader = PyAvFrames(info.path, info.stream, scan(info.path, info.stream))
+    reader = lane(clips["mp4"])
     settings: list[str] = []
     decode_next = PyAvFrames._decode_next
 
@@ -175,8 +189,7 @@ def test_frames_that_nothing_refers_to_are_skipped(clips: dict[str, Path], monke
 def test_a_request_goes_on_from_where_the_last_one_ended(
     clips: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    info = read_header(clips["mp4"])
-    reader = PyAvFrames(info.path, info.stream, scan(info.path, info.stream))
+    reader = lane(clips["mp4"])
     seeks: list[int] = []
     seek = PyAvFrames._seek
     monkeypatch.setattr(PyAvFrames, "_seek", lambda self, start: (seeks.append(start), seek(self, start))[1])
