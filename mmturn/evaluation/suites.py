@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +11,7 @@ from mmturn.evaluation.rows import GROUPS, ScoreRow
 from mmturn.grading.answers import extract, match
 from mmturn.grading.targets import judged
 from mmturn.interfaces import Scorer
+from mmturn.rewards.env_score import told_score
 from mmturn.types import Json, Score, Task, Trajectory
 
 if TYPE_CHECKING:
@@ -28,6 +29,21 @@ class AnswerScorer:
         read = extract(trajectory.answer, trajectory.task)
         right = match(trajectory.answer, trajectory.task)
         return Score(trajectory.task.id, float(right), read.extractor, read.value)
+
+
+class SolvedScorer:
+    """1.0 when the world says that the task is solved (``env_score.told_score`` is 1 at least), else 0.0."""
+
+    def __call__(self, trajectory: Trajectory) -> Score:
+        """Verdict on one trajectory."""
+        score = told_score(trajectory) or 0.0
+        return Score(trajectory.task.id, float(score >= 1.0), "mmturn/world-1", None, {"score": score})
+
+
+def scorer_of(tasks: Sequence[Task]) -> Scorer:
+    """What judges tasks where nothing else is said: the world those of browsers and desktops, the gold answer all
+    others."""
+    return SolvedScorer() if any({"browser", "desktop"} & task.meta.keys() for task in tasks) else AnswerScorer()
 
 
 class PointScorer:

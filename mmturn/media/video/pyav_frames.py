@@ -18,6 +18,15 @@ SKIPPING = ("h264", "hevc", "mpeg4", "mpeg2video")
 """Codecs whose decoders leave out unneeded frames without losing others."""
 
 
+def layered(codec: Any) -> bool:
+    """Whether a picture that its own temporal layer does not refer to may be needed by another layer: in HEVC, unless
+    its configuration record counts one layer. Source: ISO/IEC 14496-15, HEVCDecoderConfigurationRecord."""
+    if codec.name != "hevc":
+        return False
+    record = bytes(codec.extradata or b"")
+    return len(record) < 22 or record[0] != 1 or record[21] >> 3 & 7 != 1
+
+
 class PyAvFrames:
     """Seeks to the key frame before what is wanted, and goes on from where it is when that is nearer.
 
@@ -58,7 +67,7 @@ class PyAvFrames:
         self._container = open_container(self._path)
         self._stream = self._container.streams[self._number]
         self._codec = self._stream.codec_context
-        self._skips = not self._careful and self._codec.name in SKIPPING
+        self._skips = not self._careful and self._codec.name in SKIPPING and not layered(self._codec)
         self._convert = VideoReformatter()
         read_only(self._container, self._stream)
         self._ready: deque[Any] = deque()

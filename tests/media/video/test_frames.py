@@ -63,6 +63,14 @@ def test_frames_equal_a_sequential_decode_to_the_bit(clips: dict[str, Path], nam
     assert reader.decoder == "pyav"
 
 
+@pytest.mark.parametrize(("layers", "skips"), [(1, True), (3, False)])
+def test_layers_of_hevc_are_decoded_whole(tmp_path: Path, layers: int, skips: bool) -> None:
+    options = {"g": "12", "x265-params": f"temporal-layers={layers}:bframes=8:b-pyramid=1:log-level=none"}
+    path = write_clip(tmp_path / "layers.mp4", 30, codec="libx265", options=options)
+    assert lane(path)._skips is skips
+    check(opened(path)[0], sequential(path))
+
+
 @needs_decord
 @pytest.mark.parametrize("name", ["mp4", "vfr", "late", "one"])
 def test_frames_through_decord_equal_its_own_sequential_decode(clips: dict[str, Path], name: str) -> None:
