@@ -1,6 +1,6 @@
 """Asking for a stretch of a video against seeing as many frames at once, and a gate on turn rewards against none.
 
-    python -m benchmarks.watch_again --seeds 0 1 2 --tasks 160 --out runs/watch_again
+    python -m benchmarks.watch_again --seeds 0 1 2 --tasks 128 --out runs/watch_again
 
 The cold start is the policy of videos that ships. For each seed it is trained by the outcome alone, and by
 turn rewards (the overlap of what it was shown with the gold stretch) with a gate on the answer and without one; the
@@ -46,6 +46,8 @@ GATE = "method.shape=[{name: gate, threshold: 0.5, passes: above}]"
 NO_GATE = "method.shape=[]"
 LENGTH_S = 3.0
 """Length of the scripted stretches."""
+RL_UPDATES = 15
+"""Of each run of RL: enough to tell them apart."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,15 @@ def _learned(train: Callable[..., Path], recipe: Recipe, out: Path, console: Con
 def policies(seed: int, out: Path, overrides: Sequence[str], console: Console) -> dict[str, Callable[[], Recipe]]:
     """What makes each policy of a seed, by its name in the table."""
     wishes = (f"seed={seed}", *overrides)
-    multi = read_recipe(MULTI, wishes)[0]
+    rl = (f"training.updates={RL_UPDATES}", *wishes)
+    multi = read_recipe(MULTI, rl)[0]
 
     def single() -> Recipe:
         cold = read_recipe(COLD, wishes)[0]
-        return with_model(read_recipe(SINGLE, wishes)[0], _learned(sft_policy, cold, out / "single-sft", console))
+        return with_model(read_recipe(SINGLE, rl)[0], _learned(sft_policy, cold, out / "single-sft", console))
 
     def with_turn_rewards(gate: str) -> Recipe:
-        return trained(read_recipe(MULTI, (*wishes, *TURN_REWARDS, gate))[0], out / f"turns-{gate == GATE}", console)
+        return trained(read_recipe(MULTI, (*rl, *TURN_REWARDS, gate))[0], out / f"turns-{gate == GATE}", console)
 
     return {
         "multi-turn, cold start": lambda: multi,
