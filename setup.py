@@ -51,7 +51,7 @@ EXTRAS = {
         "mypy>=2.4",
     ],
 }
-SHIPPED = ("train", "eval", "checkpoints/nano")
+SHIPPED = ("train", "eval", "checkpoints")
 """Copied into the wheel as mmturn/_data/...; a checkout reads them in place (mmturn/resources.py)."""
 
 FILE_KINDS = ("jinja", "html", "css", "js", "json", "txt", "md", "svg")

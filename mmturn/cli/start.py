@@ -8,18 +8,27 @@ from typing import Annotated
 import typer
 
 from mmturn.cli.options import SeedOption, SetOption, SmokeOption, console
+from mmturn.errors import ConfigError
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; it is replaced.")] = Path("runs/demo"),
+    what: Annotated[str, typer.Argument(help="images (where to look) or video (when to look).")] = "images",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder, which is replaced: runs/demo, or runs/demo-video."),
+    ] = None,
     seed: SeedOption = None,
     set_: SetOption = None,
     smoke: SmokeOption = False,
 ) -> None:
-    """Watch the small policy learn where to look: evaluate, train with multi-turn GRPO, evaluate again, one page."""
+    """Watch a small policy learn to look again: evaluate, train with multi-turn GRPO, evaluate again, one page."""
     from mmturn.jobs.demo import run_demo
+    from mmturn.jobs.demos import DEMOS
 
-    run_demo(out, seed=seed, overrides=set_ or [], smoke=smoke, console=console())
+    if what not in DEMOS:
+        raise ConfigError(f"there is no demo {what!r}: choose one of {', '.join(DEMOS)}")
+    folder = out or Path("runs") / "-".join(DEMOS[what].command.split()[1:])
+    run_demo(folder, what, seed=seed, overrides=set_ or [], smoke=smoke, console=console())
 
 
 def add_to(app: typer.Typer) -> None:

@@ -20,6 +20,7 @@ from mmturn.jobs.bars import counting
 from mmturn.jobs.benchmarks import HELD_OUT_SEED, percent, with_interval
 from mmturn.jobs.costs import costs_of
 from mmturn.jobs.data import generated, tasks_of
+from mmturn.jobs.demos import DEMOS, Demo
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.jobs.train import train_policy
 from mmturn.recipe import Recipe, read_recipe
@@ -28,14 +29,8 @@ from mmturn.training.rl import UpdateReport
 from mmturn.types import Task
 from mmturn.viewer import Curve, RunReport, Section, Stage, pair_up, write_report
 
-DEMO_COMMAND = "mmturn demo"
 HELD_OUT_TASKS = 256
 REWRITE_EVERY_S = 8.0
-CURVES = (
-    ("Accuracy of the rollouts", {"answer": "reward/answer"}, "share"),
-    ("Looks", {"crops that contain the gold region": "rollout/useful_crop", "valid format": "reward/format"}, "share"),
-    ("Reward", {"reward": "reward/total"}, "number"),
-)
 SMOKE = ("training.updates=2", "rl.group_size=4", "rl.groups_per_update=2", "data.train_tasks=8")
 
 
@@ -45,6 +40,7 @@ class DemoPage:
 
     path: Path
     report: RunReport
+    demo: Demo
     metrics: list[UpdateReport] = field(default_factory=list)
     written_s: float = 0.0
 
@@ -74,7 +70,9 @@ class DemoPage:
             else stage
             for stage in self.report.stages
         ]
-        self.report = replace(self.report, stages=stages, curves=curves(self.metrics), costs=costs_of(self.lines))
+        self.report = replace(
+            self.report, stages=stages, curves=curves(self.demo, self.metrics), costs=costs_of(self.lines)
+        )
         if time.monotonic() - self.written_s > REWRITE_EVERY_S:
             self.write(time.monotonic())
 
@@ -84,13 +82,16 @@ class DemoPage:
         write_report(self.path, self.report)
 
 
-def run_demo(out: Path, *, seed: int | None, overrides: Sequence[str], smoke: bool, console: Console) -> Comparison:
-    """Run the demo into ``out``; the comparison of before and after. Raises ConfigError for a folder of others."""
-    started = time.monotonic()
+def run_demo(
+    out: Path, name: str = "images", *, seed: int | None, overrides: Sequence[str], smoke: bool, console: Console
+) -> Comparison:
+    """Run a demo, named as in ``DEMOS``, into ``out``; the comparison of before and after. Raises ConfigError for a
+    folder of others."""
+    started, demo = time.monotonic(), DEMOS[name]
     wishes = [*(SMOKE if smoke else ()), *([f"seed={seed}"] if seed is not None else []), *overrides]
-    recipe, _ = read_recipe("nano_rl", tuple(wishes))
+    recipe, _ = read_recipe(demo.recipe, tuple(wishes))
     _make_folder(out)
-    page = _first_page(out, recipe, wishes)
+    page = _first_page(demo, out, recipe, wishes)
     page.begin("Make the tasks")
     place = f"the page, rewritten at each stage: {page.path.resolve()}"
     console.print(place, style="bold", markup=False, soft_wrap=True, highlight=False)
@@ -109,13 +110,13 @@ def run_demo(out: Path, *, seed: int | None, overrides: Sequence[str], smoke: bo
     after = _evaluate(trained, held_out, out / "after")
     comparison = compare(read_rows(out / "before"), read_rows(out / "after"))
     _last_page(page, out, before, after, comparison, trained, time.monotonic() - started)
-    for line in closing_lines(before, after, comparison, recipe, page.path):
+    for line in closing_lines(demo, before, after, comparison, recipe, page.path):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     return comparison
 
 
 def closing_lines(
-    before: EvalReport, after: EvalReport, comparison: Comparison, recipe: Recipe, page: Path
+    demo: Demo, before: EvalReport, after: EvalReport, comparison: Comparison, recipe: Recipe, page: Path
 ) -> Iterable[str]:
     """What the demo says at its end."""
     difference = comparison.difference
@@ -125,15 +126,15 @@ def closing_lines(
     bounds = difference.interval
     interval = "" if bounds is None else f" [{100 * bounds.low:+.1f}, {100 * bounds.high:+.1f}]"
     yield f"difference       {100 * difference.mean:+.1f} points{interval}{p_value}"
-    yield (f"useful crops     {percent(before.overall.useful_crop_rate)} -> {percent(after.overall.useful_crop_rate)}")
-    yield f"seed {recipe.seed} reproduces this: {DEMO_COMMAND} --seed {recipe.seed}"
+    yield f"{demo.looks}  {percent(demo.rate(before.overall))} -> {percent(demo.rate(after.overall))}"
+    yield f"seed {recipe.seed} reproduces this: {demo.command} --seed {recipe.seed}"
     yield str(page.resolve())
 
 
-def curves(metrics: Sequence[UpdateReport]) -> list[Curve]:
+def curves(demo: Demo, metrics: Sequence[UpdateReport]) -> list[Curve]:
     """The page's charts, of what the log holds."""
     found = []
-    for title, lines, unit in CURVES:
+    for title, lines, unit in demo.charts:
         points = {
             name: [(float(m.update), float(m.metrics[key])) for m in metrics if key in m.metrics]
             for name, key in lines.items()
@@ -152,11 +153,12 @@ def _evaluate(recipe: Recipe, tasks: Sequence[Task], out: Path) -> EvalReport:
 
 
 def _tasks(recipe: Recipe, out: Path, count: int) -> tuple[list[Task], list[Task]]:
-    with counting("draw held-out scenes") as progress:
+    with counting("draw held-out tasks") as progress:
         held_out = generated(
-            out / "data" / "heldout", "heldout", count, seed=HELD_OUT_SEED, levels=recipe.data.levels, progress=progress
-        )
-    with counting("draw training scenes") as progress:
+            out / "data" / "heldout", "heldout", count, seed=HELD_OUT_SEED, levels=recipe.data.levels,
+            world=recipe.data.train, progress=progress,
+        )  # fmt: skip
+    with counting("draw training tasks") as progress:
         tasks, _ = tasks_of(recipe.data, "train", out / "data", progress=progress)
     return held_out, tasks
 
@@ -172,23 +174,22 @@ def _make_folder(out: Path) -> None:
     marker.write_text(json.dumps({"mmturn": __version__}) + "\n", encoding="utf-8")
 
 
-def _first_page(out: Path, recipe: Recipe, wishes: Sequence[str]) -> DemoPage:
+def _first_page(demo: Demo, out: Path, recipe: Recipe, wishes: Sequence[str]) -> DemoPage:
     names = ("Make the tasks", "Evaluate before", "Train", "Evaluate after")
-    command = " ".join([DEMO_COMMAND, *(f"--set {wish}" for wish in wishes if not wish.startswith("seed="))])
+    command = " ".join([demo.command, *(f"--set {wish}" for wish in wishes if not wish.startswith("seed="))])
     facts = {
         "command": f"{command} --seed {recipe.seed}",
-        "policy": "checkpoints/nano",
+        "policy": recipe.model.path,
         "method": f"{recipe.method.row}, {recipe.training.updates} updates of "
         f"{recipe.rl.groups_per_update} groups of {recipe.rl.group_size}",
         "sampling": f"temperature {recipe.evaluation.temperature:g}",
         "mmturn": __version__,
     }
     report = RunReport(
-        title="A small policy learns where to look",
-        note="Details that cannot be read in the overview; a crop shows them. Multi-turn RL teaches where to crop.",
+        title=demo.title, note=demo.note,
         stages=[Stage(name) for name in names], refresh_s=5, facts=facts,
     )  # fmt: skip
-    return DemoPage(out / "report.html", report)
+    return DemoPage(out / "report.html", report, demo)
 
 
 def _last_page(
@@ -208,7 +209,7 @@ def _last_page(
     stages = [replace(stage, state="done", fraction=None) for stage in page.report.stages]
     report = replace(
         page.report, stages=stages, refresh_s=None, before=before.to_json(), after=after.to_json(),
-        comparison=comparison.to_json(), curves=curves(page.metrics), costs=costs_of(page.lines),
+        comparison=comparison.to_json(), curves=curves(page.demo, page.metrics), costs=costs_of(page.lines),
         facts={**page.report.facts, "took": f"{took:.0f} s"},
         sections=[Section("Before and after", pairs, "The same held-out tasks, the same seeds.", side_by_side="task")],
     )  # fmt: skip

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from mmturn.errors import CheckpointError
 from mmturn.resources import resource
 
-NANO = "checkpoints/nano"
-"""The small policy that ships with mmturn."""
+SHIPPED = ("checkpoints/nano", "checkpoints/nano_video")
+"""The small policies that ship with mmturn: for images, and for videos."""
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -20,8 +20,8 @@ _FETCHED = ["*.safetensors", *_DESCRIBED]
 
 
 def model_folder(path: Path | str, *, download: bool = False, weights: bool = True) -> Path:
-    """The folder of a model given by its folder or by its name on the Hub (``owner/name``). ``checkpoints/nano``, the
-    small policy that ships, is found from anywhere.
+    """The folder of a model given by its folder or by its name on the Hub (``owner/name``). The small
+    policies that ship (``checkpoints/nano``, ...) are found from anywhere.
 
     Without ``download`` only what was fetched before is found; without ``weights`` all but those is fetched. Raises
     CheckpointError saying what to do.
@@ -29,8 +29,8 @@ def model_folder(path: Path | str, *, download: bool = False, weights: bool = Tr
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
-    if str(path).rstrip("/") == NANO:
-        return resource(NANO)
+    if (name := str(path).rstrip("/")) in SHIPPED:
+        return resource(name)
     if folder.exists():
         raise CheckpointError(f"{folder}: is a file; the folder that holds config.json and the weights is needed")
     name = str(path)
