@@ -44,7 +44,7 @@ SMOKE_PREFER = [
     "training.updates=2", "training.save_every=1", "preference.samples=6", "preference.pairs_per_update=2"
 ]  # fmt: skip
 SMOKE_OFFLINE = ["training.updates=2", "training.save_every=1", "offline.trajectories_per_update=4"]
-_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world"}
+_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world", "miniwob": "miniwob"}
 """What the small policy is evaluated with, where that is another suite than visual_search."""
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mmturn.evaluation.rows import GROUPS
 from mmturn.grading.answers import extract, match
 from mmturn.grading.targets import judged
 from mmturn.interfaces import Scorer
+from mmturn.rewards.env_score import told_score
 from mmturn.types import Json, Score, Task, Trajectory
 
 
@@ -23,6 +24,20 @@ class AnswerScorer:
         read = extract(trajectory.answer, trajectory.task)
         right = match(trajectory.answer, trajectory.task)
         return Score(trajectory.task.id, float(right), read.extractor, read.value)
+
+
+class WorldScorer:
+    """1.0 when the world says that the task is solved (its fact ``score`` is 1 at the end), else 0.0."""
+
+    def __call__(self, trajectory: Trajectory) -> Score:
+        """Verdict on one trajectory."""
+        score = told_score(trajectory) or 0.0
+        return Score(trajectory.task.id, float(score >= 1.0), "mmturn/world-1", None, {"score": score})
+
+
+def scorer_of(tasks: Sequence[Task]) -> Scorer:
+    """What judges tasks where nothing else is said: the world those of the browser, the gold answer all others."""
+    return WorldScorer() if any("browser" in task.meta for task in tasks) else AnswerScorer()
 
 
 class PointScorer:

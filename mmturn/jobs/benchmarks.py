@@ -9,7 +9,7 @@ from mmturn.errors import ConfigError
 from mmturn.evaluation.report import EvalReport, GroupReport
 from mmturn.evaluation.rows import GROUPS
 from mmturn.evaluation.streams import StreamScorer
-from mmturn.evaluation.suites import AnswerScorer, PointScorer, Suite
+from mmturn.evaluation.suites import PointScorer, Suite, scorer_of
 from mmturn.jobs.data import Progress, generated, load_tasks
 from mmturn.tasks.grounding import GROUNDING_BENCHMARKS, read_grounding
 from mmturn.tasks.rows import RowProblem
@@ -50,7 +50,7 @@ def open_suite(
         tasks = generated(
             folder / "data", "heldout", count, seed=HELD_OUT_SEED, levels=levels, world=name, progress=progress
         )  # fmt: skip
-        return Suite(name, tuple(tasks), AnswerScorer(), seeds={"scenes": HELD_OUT_SEED})
+        return Suite(name, tuple(tasks), scorer_of(tasks), seeds={"scenes": HELD_OUT_SEED})
     if data is None:
         raise ConfigError(f"--benchmark {name} needs --data: the folder or file (rows) to read")
     seeds: Mapping[str, int | None] = {}
@@ -69,7 +69,7 @@ def open_suite(
     layout = VIDEO_BENCHMARKS.get(name) or GROUNDING_BENCHMARKS.get(name)
     groups = layout.groups if layout is not None else GROUPS
     config = {"parity": parity, "subtitles": subtitles}
-    scorer = PointScorer() if name in GROUNDING_BENCHMARKS else AnswerScorer()
+    scorer = PointScorer() if name in GROUNDING_BENCHMARKS else scorer_of(tasks)
     return Suite(name, tuple(tasks), scorer, seeds=seeds, config=config, groups=groups)
 
 

@@ -10,7 +10,7 @@ from mmturn.build import Policy
 from mmturn.evaluation.report import EvalReport
 from mmturn.evaluation.rows import GROUPS, RunInfo, ScoreRow, run_info
 from mmturn.evaluation.runner import evaluate
-from mmturn.evaluation.suites import AnswerScorer
+from mmturn.evaluation.suites import scorer_of
 from mmturn.interfaces import Engine, Scorer
 from mmturn.rollout import RolloutConfig, episodes
 from mmturn.schema import to_values
@@ -58,7 +58,7 @@ def evaluate_policy(
 
     info = eval_info(policy, suite, rollout, name, seeds, groups)
     return evaluate(
-        chosen, roll, scorer or AnswerScorer(), out, info=info, images=policy.store, samples=samples,
+        chosen, roll, scorer or scorer_of(chosen), out, info=info, images=policy.store, samples=samples,
         progress=progress, resume=resume, keep_trajectories=keep_trajectories,
     )  # fmt: skip
 

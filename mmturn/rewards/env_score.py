@@ -25,6 +25,13 @@ class EnvScoreConfig:
             raise ConfigError(f"env_score.kind must be raw or binary, got {self.kind!r}")
 
 
+def told_score(trajectory: Trajectory) -> float | None:
+    """The fact ``score`` that the last turn with one left; None for an episode without any."""
+    told = (turn.facts["score"] for turn in reversed(trajectory.turns) if "score" in turn.facts)
+    score = next(told, None)
+    return None if score is None else float(score)
+
+
 class EnvScore:
     """Reads the fact ``score`` that the last turn left; 0.0 for an episode without one.
 
@@ -41,6 +48,5 @@ class EnvScore:
         """One number for the trajectory."""
         if self.config.needs_end and trajectory.stop.status != "terminated":
             return 0.0
-        told = (turn.facts["score"] for turn in reversed(trajectory.turns) if "score" in turn.facts)
-        score = float(next(told, 0.0))
+        score = told_score(trajectory) or 0.0
         return score if self.config.kind == "raw" else float(score >= self.config.threshold)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeGuard
 from mmturn.errors import DataError
 from mmturn.geometry import Box
 from mmturn.grading.answers import match
+from mmturn.rewards.env_score import told_score
 from mmturn.types import Action, Observation, Task, Trajectory, Turn, View
 from mmturn.viewer.pictures import Pictures
 from mmturn.viewer.timeline import timeline, times_of_views
@@ -43,9 +44,13 @@ def labelled(trajectory: Trajectory, label: str) -> Trajectory:
 
 
 def is_right(trajectory: Trajectory) -> bool | None:
-    """Whether the answer is right; None without a gold answer or after a failure."""
-    if trajectory.task.answer is None or trajectory.stop.status == "failed":
+    """Whether the answer is right, or, without a gold answer, the world says that the task is solved; None where
+    neither tells, and after a failure."""
+    if trajectory.stop.status == "failed":
         return None
+    if trajectory.task.answer is None:
+        score = told_score(trajectory)
+        return None if score is None else score >= 1.0
     return match(trajectory.answer, trajectory.task)
 
 

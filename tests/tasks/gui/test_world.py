@@ -17,7 +17,7 @@ TASKS = ("click-test", "enter-text")
 
 def test_the_levels_are_the_tasks_of_the_package():
     pytest.importorskip("miniwob")
-    assert LEVELS == names()
+    assert names() == LEVELS
 
 
 def test_splits_have_page_seeds_of_their_own_and_the_same_again(tmp_path):
