@@ -18,9 +18,9 @@ from mmturn.errors import DataError
 from mmturn.geometry import Box, Size, Transform
 from mmturn.media.store import ImageStore
 from mmturn.store.trajectories import write_trajectories
-from mmturn.types import Action, ImageRef, StopReason, Trajectory, View
+from mmturn.types import Action, ImageRef, Observation, StopReason, Task, Trajectory, Turn, View
 from mmturn.viewer import Section, labelled, pair_up, view, write_page
-from mmturn.viewer.content import clean, page_content
+from mmturn.viewer.content import clean, is_right, page_content
 from mmturn.viewer.document import inert_json
 from mmturn.viewer.pictures import Pictures
 
@@ -177,3 +177,11 @@ def test_failures_and_labels(make: Make) -> None:
         (None, "terminated", None),
     ]
     assert not re.search("label", json.dumps(items[0]["meta"]))
+
+
+@pytest.mark.parametrize(("score", "right"), [(1.0, True), (-1.0, False), (None, None)])
+def test_without_a_gold_answer_the_world_says_what_is_right(score: float | None, right: bool | None) -> None:
+    turn = Turn(0, Observation(()), "x", facts={} if score is None else {"score": score})
+    trajectory = Trajectory("t", Task("t", "?"), "g", 0, 0, (turn,), StopReason.ANSWERED)
+    assert is_right(trajectory) is right
+    assert is_right(replace(trajectory, stop=StopReason.ENGINE_FAILED)) is None
