@@ -1,4 +1,4 @@
-"""Does RL in a real browser bring a weak cold start to its goal? Held-out pages of each MiniWoB++ task, before and after.
+"""Does RL in a real browser bring a weak cold start to its goal? Held-out pages of MiniWoB++ by task, before and after.
 
     python -m benchmarks.gui_again --seeds 0 1 2 --out runs/gui_again
 

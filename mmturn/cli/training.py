@@ -258,8 +258,9 @@ def _suite_of(benchmark: str) -> str:
     """The recipe under ``eval/`` that a released model is evaluated with."""
     if benchmark in ("visual_search", "vstar", "rows"):
         return "vstar"
-    if benchmark == "streambench":
-        return "streambench"
+    own = {"streambench": "streambench", "miniwob": "browser"}
+    if benchmark in own:
+        return own[benchmark]
     return "grounding" if benchmark.startswith(("screenspot", "osworld_g")) else "video"
 
 

@@ -91,14 +91,14 @@ def _read(logp, kind, target, spread, number_ids) -> dict[str, torch.Tensor]:
     hill = (-((torch.arange(float(MOST_PX)) - target[click, None]) ** 2) / (2 * spread[click, None] ** 2)).softmax(-1)
     weight = sum((kind == k) * w for k, w in WEIGHTS.items())
     total = (words * weight[~click]).sum() - (hill * numbers).sum() * WEIGHTS[COORDINATE]
+    out = {"tokens": total / weight.sum()}
     with torch.no_grad():
         right = logp[~click].argmax(-1) == target[~click].long()
         off = (numbers.argmax(-1) - target[click]).abs()
-        return {
-            "tokens": total / weight.sum(), "typed": right[kind[~click] == READ].float().mean(),
-            "other": right[kind[~click] != READ].float().mean(), "off_px": off.mean(),
-            "off_spreads": (off / spread[click]).mean(),
-        }  # fmt: skip
+        out["typed"] = right[kind[~click] == READ].float().mean()
+        out["other"] = right[kind[~click] != READ].float().mean()
+        out["off_px"], out["off_spreads"] = off.mean(), (off / spread[click]).mean()
+    return out
 
 
 @torch.no_grad()
