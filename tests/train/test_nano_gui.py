@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from mmturn.build import make_policy
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.jobs.rollout import roll
 from mmturn.recipe import read_recipe
 from mmturn.tasks.gui.miniwob import miniwob_task
-from train.nano.clicking import CELLS, Move, Played, Teacher, played, written
+from train.nano.clicking import CELLS, HEIGHT, WIDTH, Move, Played, Teacher, played, written
 from train.nano.dialogue import COORDINATE, Encoder
+from train.nano.gui import losses_of
+from train.nano.model import load
 
 EPISODE = Played("click-test", "Click the button.", [Move(0, (50.0, 90.0), (10.0, 20.0))])
 
@@ -62,3 +65,14 @@ def test_typed_text_is_pulled_to_where_the_goal_says_it(policy):
     copies = [(position, key) for what, position, key in sequence.pulls if what == "copy"]
     assert copies and all(sequence.ids[position + 1] == sequence.ids[key] for position, key in copies)
     assert encoder.tokenizer.decode([sequence.ids[key] for _, key in copies]).strip() == '"Ronda"'
+
+
+def test_the_loss_of_tokens_reaches_tower_and_language_model(policy):
+    model, processor = load(policy.loaded.folder)
+    encoder = Encoder(processor.tokenizer)
+    pictures = torch.randint(0, 256, (1, HEIGHT, WIDTH, 3), dtype=torch.uint8)
+    numbers = torch.tensor([encoder.encode(str(n))[0] for n in range(1000)])
+    sequence = written(encoder, EPISODE, Teacher(), np.random.default_rng(0))
+    losses_of(model, [sequence], pictures, numbers)["tokens"].backward()
+    for part in (model.model.visual, model.model.language_model):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters() if p.ndim > 1)
