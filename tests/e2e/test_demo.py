@@ -38,12 +38,13 @@ def test_smoke(words: tuple[str, ...], good: str, tmp_path: Path):
 def test_smoke_in_the_browser(tmp_path: Path, chromium: Path):
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "mmturn", "demo", "gui", "--smoke", "--out", str(out), "--seed", "3"]
+    command += ["--set", "model.path=checkpoints/nano"]  # has not learned to click: the way through it is what counts
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "seed 3 reproduces this: mmturn demo gui --seed 3" in done.stdout and "useful" not in done.stdout
+    page = json.loads((out / "before" / "report.json").read_text())
+    assert set(page["by"]["level"]) == set(read_recipe("nano_gui_rl")[0].data.levels) and page["overall"]["n"] == 8
     html = (out / "report.html").read_text(encoding="utf-8")
-    # each screenshot with the click on it, in pixels of the view, and the reward
-    assert '"kind":"asked","label":"turn 1: click","at":[' in html.replace(": ", ":").replace('"turn 1:', '"turn 1: ')
     assert '"env_score"' in html and "image/webp" in html
 
 
