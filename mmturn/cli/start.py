@@ -12,16 +12,18 @@ from mmturn.errors import ConfigError
 
 
 def demo(
-    what: Annotated[str, typer.Argument(help="images (where to look) or video (when to look).")] = "images",
+    what: Annotated[
+        str, typer.Argument(help="images, video or gui: where or when to look, where to click.")
+    ] = "images",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Folder, which is replaced: runs/demo, or runs/demo-video."),
+        typer.Option("--out", "-o", help="Folder, which is replaced: runs/demo, runs/demo-video or runs/demo-gui."),
     ] = None,
     seed: SeedOption = None,
     set_: SetOption = None,
     smoke: SmokeOption = False,
 ) -> None:
-    """Watch a small policy learn to look again: evaluate, train with multi-turn GRPO, evaluate again, one page."""
+    """Watch a small policy learn to look again or to click: evaluate, train with GRPO, evaluate again, one page."""
     from mmturn.jobs.demo import run_demo
     from mmturn.jobs.demos import DEMOS
 

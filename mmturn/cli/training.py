@@ -45,7 +45,8 @@ SMOKE_PREFER = [
 ]  # fmt: skip
 SMOKE_OFFLINE = ["training.updates=2", "training.save_every=1", "offline.trajectories_per_update=4"]
 _BROWSER = {"miniwob": "browser", "sites": "browser"}
-_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world", "osworld": "osworld", **_BROWSER}
+_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world", "osworld": "osworld"}
+_NANO_SUITES |= {**_BROWSER, "miniwob": "miniwob"}
 """What the small policy is evaluated with, where that is another suite than visual_search."""
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 

@@ -126,7 +126,8 @@ def closing_lines(
     bounds = difference.interval
     interval = "" if bounds is None else f" [{100 * bounds.low:+.1f}, {100 * bounds.high:+.1f}]"
     yield f"difference       {100 * difference.mean:+.1f} points{interval}{p_value}"
-    yield f"{demo.looks}  {percent(demo.rate(before.overall))} -> {percent(demo.rate(after.overall))}"
+    if demo.looks:
+        yield f"{demo.looks}  {percent(demo.rate(before.overall))} -> {percent(demo.rate(after.overall))}"
     yield f"seed {recipe.seed} reproduces this: {demo.command} --seed {recipe.seed}"
     yield str(page.resolve())
 

@@ -1,4 +1,4 @@
-"""What can be demonstrated: where to look in images, when to look in videos."""
+"""What can be demonstrated: where to look in images, when to look in videos, where to click on pages."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ REWARD = ("Reward", {"reward": "reward/total"}, "number")
 
 @dataclass(frozen=True)
 class Demo:
-    """One demo: its command, its recipe, what its page says. ``looks`` names the share that ``rate`` gives."""
+    """One demo: its command, its recipe, what its page says. ``looks`` names the share that ``rate`` gives
+    (empty: there is none)."""
 
     command: str
     recipe: str
     title: str
     note: str
     charts: Charts
-    looks: str
-    rate: Callable[[GroupReport], float | None]
+    looks: str = ""
+    rate: Callable[[GroupReport], float | None] = lambda group: None
 
 
 DEMOS = {
@@ -57,6 +58,16 @@ DEMOS = {
         ),
         looks="saw the gold stretch",
         rate=lambda group: group.gold_seen_rate,
+    ),
+    "gui": Demo(
+        command="mmturn demo gui",
+        recipe="nano_gui_rl",
+        title="A small policy learns where to click",
+        note="MiniWoB++'s pages in a real browser. It clicks beside the widgets, until multi-turn RL brings it there.",
+        charts=(
+            ("Tasks solved in the rollouts", {"solved": "reward/env_score"}, "share"),
+            REWARD,
+        ),
     ),
 }
 """By the word that follows ``mmturn demo``; ``images`` may be left out."""

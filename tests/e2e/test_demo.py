@@ -34,6 +34,20 @@ def test_smoke(words: tuple[str, ...], good: str, tmp_path: Path):
     assert json.loads((out / "before" / "report.json").read_text())["overall"]["n"] == 8
 
 
+@pytest.mark.browser
+def test_smoke_in_the_browser(tmp_path: Path, chromium: Path):
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "mmturn", "demo", "gui", "--smoke", "--out", str(out), "--seed", "3"]
+    command += ["--set", "model.path=checkpoints/nano"]  # has not learned to click: the way through it is what counts
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "seed 3 reproduces this: mmturn demo gui --seed 3" in done.stdout and "useful" not in done.stdout
+    page = json.loads((out / "before" / "report.json").read_text())
+    assert set(page["by"]["level"]) == set(read_recipe("nano_gui_rl")[0].data.levels) and page["overall"]["n"] == 8
+    html = (out / "report.html").read_text(encoding="utf-8")
+    assert '"env_score"' in html and "image/webp" in html
+
+
 def test_a_folder_of_others_is_left_alone(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("keep me")
     command = [sys.executable, "-m", "mmturn", "demo", "--smoke", "--out", str(tmp_path)]
@@ -44,7 +58,7 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path):
 def test_an_unknown_demo_is_refused(tmp_path: Path):
     command = [sys.executable, "-m", "mmturn", "demo", "sound"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "choose one of images, video" in done.stderr and not list(tmp_path.iterdir())
+    assert done.returncode == 2 and "choose one of images, video, gui" in done.stderr and not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 
 from mmturn.errors import DataError
 from mmturn.geometry import Box, Size, Transform
+from mmturn.gui_actions import act
 from mmturn.media.store import ImageStore
 from mmturn.store.trajectories import write_trajectories
 from mmturn.types import Action, ImageRef, Observation, StopReason, Task, Trajectory, Turn, View
@@ -185,3 +186,11 @@ def test_without_a_gold_answer_the_world_says_what_is_right(score: float | None,
     trajectory = Trajectory("t", Task("t", "?"), "g", 0, 0, (turn,), StopReason.ANSWERED)
     assert is_right(trajectory) is right
     assert is_right(replace(trajectory, stop=StopReason.ENGINE_FAILED)) is None
+
+
+def test_a_click_is_drawn_on_its_screenshot(make: Make, picture: Images) -> None:
+    trajectory = make(0, "7")
+    turn = replace(trajectory.turns[0], actions=(act("click", 0, point=[12.0, 30.5]),))
+    shown = page_content([Section("s", [replace(trajectory, turns=(turn, *trajectory.turns[1:]))])], Pictures(None))
+    marks = shown["sections"][0]["groups"][0]["items"][0]["turns"][0]["views"][0]["marks"]
+    assert {"kind": "asked", "label": "turn 1: click", "at": [12.0, 30.5]} in marks

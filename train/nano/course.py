@@ -31,12 +31,14 @@ def run(
     helps: tuple[str, ...],
     heads: tuple[torch.nn.Parameter, ...],
     args,
+    tower_lr: float = 0.0,
 ) -> None:
-    """Train the language model, and throw-away ``heads``, in place, for ``args.steps`` of three or more. The loss is
-    ``tokens``, and with fading weight those whose names begin with one of ``helps``; ``measure`` gives named numbers
-    for the reports."""
+    """Train the language model, throw-away ``heads``, and the tower unless ``tower_lr`` is 0, in place, for
+    ``args.steps`` of three or more. The loss is ``tokens``, and with fading weight those whose names begin with one of
+    ``helps``; ``measure`` gives named numbers for the reports."""
     text = model.model.language_model
-    model.model.visual.requires_grad_(False)
+    model.model.visual.requires_grad_(tower_lr > 0)
+    tower = [p for p in model.model.visual.parameters() if p.requires_grad]
     table = text.embed_tokens.weight
     rest = [p for p in text.parameters() if p is not table]
     groups = [
@@ -44,6 +46,8 @@ def run(
         {"params": [p for p in rest if p.ndim == 1], "lr": args.lr * 2, "weight_decay": 0.0},
         {"params": [table], "lr": args.lr * 0.5, "weight_decay": 0.0},
     ]
+    if tower:
+        groups.append({"params": tower, "lr": tower_lr, "weight_decay": 0.01})
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [g["lr"] for g in groups], total_steps=args.steps, pct_start=max(0.05, 2 / args.steps),
@@ -56,7 +60,7 @@ def run(
         total = losses["tokens"] + sum(weight * loss for name, loss in losses.items() if name.startswith(helps))
         optimizer.zero_grad()
         total.backward()
-        torch.nn.utils.clip_grad_norm_([*rest, table], 1.0)
+        torch.nn.utils.clip_grad_norm_([*rest, table, *tower], 1.0)
         optimizer.step()
         schedule.step()
         for name, loss in losses.items():

@@ -1,7 +1,6 @@
 """Names of MiniWoB++'s tasks as the levels of a world; known without the package (tests hold them to it)."""
 
-LEVELS = tuple(
-    """
+_NAMES = """
 ascending-numbers bisect-angle book-flight book-flight-nodelay button-delay buy-ticket chase-circle choose-date
 choose-date-easy choose-date-medium choose-date-nodelay choose-list circle-center click-button
 click-button-sequence click-checkboxes click-checkboxes-large click-checkboxes-soft click-checkboxes-transfer
@@ -21,6 +20,6 @@ resize-textarea right-angle scroll-text scroll-text-2 search-engine sign-agreeme
 simple-arithmetic social-media social-media-all social-media-some stock-market terminal text-editor text-transform
 tic-tac-toe unicode-test use-autocomplete use-autocomplete-nodelay use-colorwheel use-colorwheel-2 use-slider
 use-slider-2 use-spinner visual-addition
-""".split()  # noqa: SIM905
-)
+"""
+LEVELS = tuple(_NAMES.split())
 """Those of ``miniwob.names()``, sorted."""

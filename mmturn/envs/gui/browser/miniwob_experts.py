@@ -11,7 +11,7 @@ const click = (one) => ['click', ...mid(one)];
 const named = (selector, text) => $$(selector).find(one => (one.textContent || one.value || '').trim() == text);
 const said = core.getUtterance();
 const quoted = [...said.matchAll(/"([^"]*)"/g)].map(found => found[1]);
-const fill = (one, text) => [click(one), ['key', 'ctrl+a'], ['type', text]];
+const fill = (one, text) => [click(one), ['type', text]];
 """
 
 _BODIES = {
