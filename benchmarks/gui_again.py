@@ -2,8 +2,8 @@
 
     python -m benchmarks.gui_again --seeds 0 1 2 --set model.path=OUT --out runs/gui_again
 
-OUT is the cold start that `python -m train.nano.gui` made. For each seed it is evaluated, trained by `nano_gui_rl`, and evaluated again, on the same held-out pages
-at temperature 0.5. A killed run goes on at the training where it was.
+OUT is the cold start that `python -m train.nano.gui` made. For each seed it is evaluated, trained by `nano_gui_rl`, and
+evaluated again, on the same held-out pages at temperature 0.5. A killed run goes on at the training where it was.
 """
 
 from __future__ import annotations

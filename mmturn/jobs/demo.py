@@ -24,9 +24,10 @@ from mmturn.jobs.demos import DEMOS, Demo
 from mmturn.jobs.evaluate import evaluate_policy
 from mmturn.jobs.train import train_policy
 from mmturn.recipe import Recipe, read_recipe
+from mmturn.rewards.rubric import rubric_of
 from mmturn.store.trajectories import read_trajectories
 from mmturn.training.rl import UpdateReport
-from mmturn.types import Task
+from mmturn.types import Task, Trajectory
 from mmturn.viewer import Curve, RunReport, Section, Stage, pair_up, write_report
 
 HELD_OUT_TASKS = 256
@@ -193,6 +194,14 @@ def _first_page(demo: Demo, out: Path, recipe: Recipe, wishes: Sequence[str]) ->
     return DemoPage(out / "report.html", report, demo)
 
 
+def _rewarded(recipe: Recipe, folder: Path) -> Iterable[Trajectory]:
+    """An evaluation's trajectories with the reward that training would give them; failed ones have none."""
+    rubric = rubric_of(recipe.reward)
+    for trajectory in read_trajectories(folder):
+        failed = trajectory.stop.status == "failed"
+        yield trajectory if failed else replace(trajectory, reward=rubric(trajectory))
+
+
 def _last_page(
     page: DemoPage,
     out: Path,
@@ -206,7 +215,8 @@ def _last_page(
     policy = make_policy(recipe)
     policy.store.add_folder(out / "before" / "images")
     policy.store.add_folder(out / "after" / "images")
-    pairs = pair_up(read_trajectories(out / "before"), read_trajectories(out / "after"), limit=40)
+    sides = (_rewarded(recipe, out / side) for side in ("before", "after"))
+    pairs = pair_up(*sides, limit=40)
     stages = [replace(stage, state="done", fraction=None) for stage in page.report.stages]
     report = replace(
         page.report, stages=stages, refresh_s=None, before=before.to_json(), after=after.to_json(),
