@@ -44,9 +44,10 @@ SMOKE_PREFER = [
     "training.updates=2", "training.save_every=1", "preference.samples=6", "preference.pairs_per_update=2"
 ]  # fmt: skip
 SMOKE_OFFLINE = ["training.updates=2", "training.save_every=1", "offline.trajectories_per_update=4"]
-_BROWSER = {"miniwob": "browser", "sites": "browser"}
-_NANO_SUITES = {"streambench": "nano_stream", "video_world": "video_world", "osworld": "osworld"}
-_NANO_SUITES |= {**_BROWSER, "miniwob": "miniwob"}
+_NANO_SUITES = {
+    "streambench": "nano_stream", "video_world": "video_world", "osworld": "osworld", "miniwob": "miniwob",
+    "sites": "browser",
+}  # fmt: skip
 """What the small policy is evaluated with, where that is another suite than visual_search."""
 SMOKE_DATA = ["data.train_tasks=8", "data.validation_tasks=4", "rollout.max_new_tokens=48"]
 
@@ -262,8 +263,8 @@ def _suite_of(benchmark: str) -> str:
         return "vstar"
     if benchmark in ("streambench", "osworld"):
         return benchmark
-    if benchmark in _BROWSER:
-        return _BROWSER[benchmark]
+    if benchmark in ("miniwob", "sites"):
+        return "browser"
     return "grounding" if benchmark.startswith(("screenspot", "osworld_g")) else "video"
 
 
