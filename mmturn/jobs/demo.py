@@ -215,8 +215,7 @@ def _last_page(
     policy = make_policy(recipe)
     policy.store.add_folder(out / "before" / "images")
     policy.store.add_folder(out / "after" / "images")
-    sides = (_rewarded(recipe, out / side) for side in ("before", "after"))
-    pairs = pair_up(*sides, limit=40)
+    pairs = pair_up(_rewarded(recipe, out / "before"), _rewarded(recipe, out / "after"), limit=40)
     stages = [replace(stage, state="done", fraction=None) for stage in page.report.stages]
     report = replace(
         page.report, stages=stages, refresh_s=None, before=before.to_json(), after=after.to_json(),
