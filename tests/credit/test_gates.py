@@ -71,6 +71,11 @@ def test_video_mtr_paper_vectors(name: str) -> None:
     assert call(iou, 1 - correct) != expected
 
 
+@pytest.mark.parametrize(("correct", "total"), [(True, 1.8), (False, 0.1)])
+def test_video_mtr_paper_pays_one_gain_and_no_loss_where_nothing_falls(correct: bool, total: float) -> None:
+    assert video_mtr_paper([0.2, 0.5, 0.5], correct, [True, True, True]).total == near(total)
+
+
 def test_video_mtr_paper_compares_with_the_best_so_far() -> None:
     reward = video_mtr_paper([0.2, 0.5, 0.3, 0.4, 0.5], True, [True, False, True, True, True])
     assert reward.retrieval == near((0.5, -0.2, -0.1, 0.0))
