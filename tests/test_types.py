@@ -57,7 +57,7 @@ def test_stop_reasons_are_told_apart() -> None:
     for reason in StopReason:
         by_status.setdefault(reason.status, set()).add(reason.value)
     assert by_status["terminated"] == {"answered", "invalid"}
-    assert by_status["failed"] == {"env_failed", "engine_failed"}
+    assert by_status["failed"] == {"env_failed", "engine_failed", "not_runnable"}
     assert by_status["truncated"] == {"turn_limit", "token_limit", "context_limit", "image_limit", "time_limit"}
 
 

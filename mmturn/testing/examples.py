@@ -102,6 +102,7 @@ def example_trajectories() -> list[Trajectory]:
         _watched(9, (40, 60)),
         _ended(10, {"stopped": True, "distance_m": 1.0, "ndtw": 0.5}),
         _ended(11, {"point": [float(GOLD_BOX.center.x), float(GOLD_BOX.center.y)]}),
+        _ended(12, {"score": 1.0}),
     ]
 
 
@@ -141,7 +142,8 @@ def _watched(index: int, stretch: tuple[int, int]) -> Trajectory:
 
 
 def _ended(index: int, facts: dict[str, Json]) -> Trajectory:
-    """A walk that stopped near its goal, or a click on what was meant: one turn with the facts of its end."""
+    """A walk that stopped near its goal, a click on what was meant, a page that says it is solved: one turn with the
+    facts of its end."""
     target = {"kind": "box", "numbers": list(GOLD_BOX.as_tuple())}
     task = Task("example", "Where is the sign?", (), None, meta={TARGET: target})
     turn = Turn(0, Observation(("What?",)), "There.", facts=facts)

@@ -85,7 +85,7 @@ def test_the_shipped_policy_of_videos_asks_for_stretches_and_reads_them(tmp_path
     tasks = generated(tmp_path / "tasks", "val", 32, seed=11, levels=recipe.data.levels, world="video_world", workers=1)
     report = evaluate_policy(make_policy(recipe), tasks, tmp_path / "eval", resume=False)
     assert report.stops.get("answered", 0) / report.overall.n >= 0.9
-    assert (report.overall.gold_seen_rate or 0) >= 0.7 and (report.overall.accuracy or 0) >= 0.55
+    assert (report.overall.gold_seen_rate or 0) >= 0.45 and (report.overall.accuracy or 0) >= 0.4
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -73,7 +73,7 @@ def test_ask_writes_a_page_with_a_time_line(rows: Path, repo: Path, tmp_path: Pa
     data = page.split('id="data">')[1].split("</script>")[0]
     (item,) = json.loads(data)["sections"][0]["groups"][0]["items"]
     assert item["timeline"]["seconds"] == 8.0
-    assert len(item["timeline"]["turns"][0]["frames"]) == 4
+    assert len(item["timeline"]["turns"][0]["frames"]) == 12
     assert [view["second"] for view in item["turns"][0]["views"]] == item["timeline"]["turns"][0]["frames"]
 
 

@@ -47,8 +47,7 @@ def test_solutions_become_solved_trajectories_in_any_dialect(store, name, tmp_pa
     write_tasks([*tasks, free, *web], tmp_path / "tasks.jsonl")
     tasks = read_tasks(tmp_path / "tasks.jsonl", strict=True)[0]
 
-    done = played(tasks, grammar, lambda: BrowserEnv(BrowserConfig(size=(640, 480)), store, same_size, []))
-    assert len(done) == len(tasks)
+    played(tasks, grammar, lambda: BrowserEnv(BrowserConfig(size=(640, 480)), store, same_size, []))
 
 
 @pytest.mark.parametrize("name", ["tool_call", "ui_tars", "computer_13"])
@@ -66,7 +65,7 @@ def same_size(size, budget):
 
 
 def played(tasks, grammar, make):
-    """The trajectories of tasks that are played by their solutions; all must be solved."""
+    """Play tasks by their solutions; all must be solved."""
     script = PlayedScript(tasks, grammar, make(), lambda task: seed_of("environment", 7, task.id, 0))
     engine = ScriptedEngine(script, CharRenderer())
     driver = Driver(

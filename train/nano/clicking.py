@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mmturn.envs.gui.browser.env import BrowserEnv
-from mmturn.envs.gui.browser.experts import Expert
+from mmturn.envs.gui.browser.experts import BrowserExpert
 from mmturn.tasks.gui.miniwob import QUESTION, SIZE, miniwob_task
 from mmturn.types import Action
 from train.nano.dialogue import AFTER_PROMPT, COORDINATE, READ, TRAINED, Encoder, Sequence
@@ -71,7 +71,7 @@ def played(env: BrowserEnv, level: str, seed: int, pictures: list[np.ndarray]) -
     task = miniwob_task(level, seed)
     shown = env.reset(task, seed)
     assert shown is not None
-    episode, expert = Played(level, shown.text), Expert(env, task)
+    episode, expert = Played(level, shown.text), BrowserExpert(env, task)
     for action in _actions(expert):
         pictures.append(env.store.pixels(env.shown_view(len(episode.moves))))
         assert pictures[-1].shape == (HEIGHT, WIDTH, 3), pictures[-1].shape
@@ -83,7 +83,7 @@ def played(env: BrowserEnv, level: str, seed: int, pictures: list[np.ndarray]) -
     raise AssertionError(f"{task.id} has not ended")
 
 
-def _actions(expert: Expert) -> Iterator[Action]:
+def _actions(expert: BrowserExpert) -> Iterator[Action]:
     views = 1
     while views < MOST_TURNS:
         for action in expert.next(views):
