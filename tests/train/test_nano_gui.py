@@ -11,7 +11,7 @@ from mmturn.engines.scripted import ScriptedEngine
 from mmturn.jobs.rollout import roll
 from mmturn.recipe import read_recipe
 from mmturn.tasks.gui.miniwob import miniwob_task
-from train.nano.clicking import CELLS, HEIGHT, WIDTH, Move, Played, Teacher, played, written
+from train.nano.clicking import CELLS, HEIGHT, WIDTH, Move, Played, Teacher, played, renamed, written
 from train.nano.dialogue import COORDINATE, Encoder
 from train.nano.gui import losses_of
 from train.nano.model import load
@@ -65,6 +65,20 @@ def test_typed_text_is_pulled_to_where_the_goal_says_it(policy):
     copies = [(position, key) for what, position, key in sequence.pulls if what == "copy"]
     assert copies and all(sequence.ids[position + 1] == sequence.ids[key] for position, key in copies)
     assert encoder.tokenizer.decode([sequence.ids[key] for _, key in copies]).strip() == '"Ronda"'
+
+
+def test_another_text_is_typed_in_the_same_places(policy):
+    goal = 'Enter "Ronda" into the text field and press Submit.'
+    episode = Played("enter-text", goal, [Move(0, (9.0, 9.0), (4.0, 4.0)), Move(1, typed="Ronda")])
+    rng, encoder, texts = np.random.default_rng(0), Encoder(policy.loaded.tokenizer), set()
+    for _ in range(40):
+        other = renamed(episode, rng)
+        text = other.moves[1].typed
+        assert other.goal == goal.replace("Ronda", text) and other.moves[0] == episode.moves[0]
+        assert any(what == "copy" for what, *_ in written(encoder, other, Teacher(), rng).pulls), text
+        texts.add(text)
+    assert 10 < len(texts) < 35 and "Ronda" in texts
+    assert renamed(EPISODE, rng) is EPISODE
 
 
 def test_the_loss_of_tokens_reaches_tower_and_language_model(policy):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ WIDTH, HEIGHT = 112, 144
 COLUMNS, ROWS = WIDTH // CELL, HEIGHT // CELL
 CELLS = COLUMNS * ROWS
 MOST_TURNS = 8
+LETTERS = list("abcdefghijklmnopqrstuvwxyz" + "aeiou" * 3)
 _BOX = """([x, y]) => { const hit = document.elementFromPoint(x, y);
   const box = (hit.closest('button, a, input') || hit).getBoundingClientRect();
   return [box.x, box.y, box.width, box.height]; }"""
@@ -99,6 +100,17 @@ def _move(env: BrowserEnv, action: Action, picture: int) -> Move:
     left, top, width, height = env.pool.run(env.session.evaluate(_BOX, [x / across, y / down]), 5.0)
     middle = (left + width / 2) * across, (top + height / 2) * down
     return Move(picture, middle, (width / 2 * across, height / 2 * down))
+
+
+def renamed(episode: Played, rng: np.random.Generator) -> Played:
+    """The same episode with another text to type, of letters drawn anew, for every second that types one: so that
+    what is typed is copied from the goal and not known by heart. At this size the page's own words cannot be read."""
+    told = next((move.typed for move in episode.moves if move.typed), "")
+    if not told or rng.random() < 0.5:
+        return episode
+    text = "".join(rng.choice(LETTERS, size=rng.integers(3, 10))).capitalize()
+    moves = [replace(move, typed=text) if move.typed else move for move in episode.moves]
+    return Played(episode.level, episode.goal.replace(f'"{told}"', f'"{text}"'), moves)
 
 
 def written(encoder: Encoder, episode: Played, teacher: Teacher, rng: np.random.Generator) -> Pages:

@@ -18,7 +18,7 @@ from mmturn.families.nano.spec import FAMILY
 from mmturn.media.store import ImageStore
 from mmturn.recipe import Recipe, read_recipe
 from train.nano import course
-from train.nano.clicking import CELLS, Pages, Played, Teacher, played, written
+from train.nano.clicking import CELLS, Pages, Played, Teacher, played, renamed, written
 from train.nano.decoder import Bank, collate, embed, forward, logits_of
 from train.nano.dialogue import COORDINATE, READ, Encoder
 from train.nano.language import WEIGHTS, pull
@@ -39,10 +39,10 @@ class Corpus:
         self.episodes, self.pictures = episodes, torch.from_numpy(pictures)
 
     def endless(self, encoder: Encoder, teacher: Teacher, rng: np.random.Generator) -> Iterator[Pages]:
-        """All episodes again and again, each time in another order and with other clicks."""
+        """All episodes again and again, each time in another order, with other clicks and words."""
         while True:
             for index in rng.permutation(len(self.episodes)):
-                yield written(encoder, self.episodes[index], teacher, rng)
+                yield written(encoder, renamed(self.episodes[index], rng), teacher, rng)
 
 
 def made(recipe: Recipe, levels: tuple[str, ...], each: int, first: int) -> Corpus:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mmturn.envs.gui.osworld.evaluator import judge
@@ -9,6 +11,7 @@ from mmturn.envs.gui.osworld.metrics import METRICS
 from mmturn.errors import EnvError, NotRunnable
 from tests.envs.gui.osworld.guest_fakes import FakeGuest, place_of
 from tests.envs.gui.osworld.samples import checked, rule
+from tests.envs.gui.osworld.test_file_metrics import document
 
 GUEST = {"a": "a", "b": "b"}
 BOTH = {"func": ["exact_match", "exact_match"]}
@@ -154,6 +157,28 @@ def test_what_the_policy_left_and_cannot_be_read_is_nothing():
     picture = {"type": "vm_file", "path": "/i.png", "dest": "i.png"}
     size = {"func": "check_image_size", "result": picture, "expected": rule(width=1)}
     assert judged(size, guest=guest).score == 0.0
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_gold_file_that_cannot_be_read_is_no_verdict_on_the_policy(tmp_path, readable):
+    (tmp_path / "hub").mkdir()
+    gold = Path(document(tmp_path / "hub", "gold.docx", "Hello"))
+    gold.write_bytes(gold.read_bytes() if readable else b"no document either")
+    place = place_of(FakeGuest({}, {"/left.docx": b"no document"}))
+    place.files.folder = tmp_path
+    task = checked(
+        evaluator={
+            "func": "compare_docx_files",
+            "result": {"type": "vm_file", "path": "/left.docx", "dest": "left.docx"},
+            "expected": {"type": "cloud_file", "path": "https://hub/gold.docx", "dest": "gold.docx"},
+        }
+    )
+    if readable:
+        assert judge(task, False, place).score == 0.0
+    else:
+        with pytest.raises(EnvError, match="compare_docx_files cannot be computed: Unreadable"):
+            judge(task, False, place)
+    place.files.clear()
 
 
 def test_what_is_missing_or_broken_is_no_score():
