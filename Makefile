@@ -1,7 +1,7 @@
 # make setup     .venv with the tested versions (quick when nothing changed)
 # make demo      evaluate, train, evaluate again, one page            make test       the tests
 # make demo-video   the same for a policy that asks for stretches of videos
-# make demo-gui DEMO_ARGS="--set model.path=OUT"   the same for a policy of docs/gui-nano.md (after make setup-gui)
+# make demo-gui     the same for a policy that clicks and types in a browser (after make setup-gui)
 # make test-slow long ones too     make test-min   on the oldest versions that work
 # make test-learning   every method learns a small world, and from shuffled advantages does not
 # make setup-gui     the Debian packages of GUI environments (mmturn/envs/gui/debian.txt)
@@ -14,7 +14,6 @@ CONSTRAINTS ?= constraints.txt
 JOBS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-DEMO_ARGS ?=
 COVERAGE ?=
 COVERAGE_MIN ?= 85
 PY := $(VENV)/bin/python
@@ -80,7 +79,7 @@ demo-video: setup
 	$(VENV)/bin/mmturn demo video
 
 demo-gui: setup
-	$(VENV)/bin/mmturn demo gui $(DEMO_ARGS)
+	$(VENV)/bin/mmturn demo gui
 
 test: setup
 	$(PYTEST) $(PYTEST_ARGS)

@@ -1,9 +1,9 @@
 """Does RL in a real browser bring a weak cold start to its goal? Held-out pages of MiniWoB++ by task, before and after.
 
-    python -m benchmarks.gui_again --seeds 0 1 2 --set model.path=OUT --out runs/gui_again
+    python -m benchmarks.gui_again --seeds 0 1 2 --set training.updates=40 --out runs/gui_again
 
-OUT is the cold start that `python -m train.nano.gui` made. For each seed it is evaluated, trained by `nano_gui_rl`, and
-evaluated again, on the same held-out pages at temperature 0.5. A killed run goes on at the training where it was.
+For each seed the shipped policy is evaluated, trained by `nano_gui_rl`, and evaluated again, on the same held-out pages at
+temperature 0.5. A killed run goes on at the training where it was.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def evaluate_policy(
     tasks: Sequence[Task],
     out: Path,
     *,
-    suite: str = "visual_search",
+    suite: str = "",
     engine: Engine | None = None,
     scorer: Scorer | None = None,
     name: str = "",
@@ -43,8 +43,9 @@ def evaluate_policy(
 ) -> EvalReport:
     """Evaluate with visit 0 of each task, so that a seed gives the same samples whatever came before.
 
-    ``name`` tells apart policies that share a config (the weights' version, a baseline); it is part of what resumed
-    rows must agree on. ``results``: writes samples in their benchmark's own layout too (see ``Suite``).
+    ``suite`` is what the report calls the tasks; empty: what the recipe trains on. ``name`` tells apart policies that
+    share a config (the weights' version, a baseline); it is part of what resumed rows must agree on. ``results``:
+    writes samples in their benchmark's own layout too (see ``Suite``).
     """
     recipe = policy.recipe
     rollout, samples = eval_rollout(policy), recipe.evaluation.samples
@@ -58,7 +59,7 @@ def evaluate_policy(
         finally:
             driver.close()
 
-    info = eval_info(policy, suite, rollout, name, seeds, groups)
+    info = eval_info(policy, suite or Path(recipe.data.train).stem, rollout, name, seeds, groups)
     return evaluate(
         chosen, roll, scorer or scorer_of(chosen), out, info=info, images=policy.store, samples=samples,
         progress=progress, resume=resume, keep_trajectories=keep_trajectories,

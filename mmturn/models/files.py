@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from mmturn.errors import CheckpointError
 from mmturn.resources import resource
 
-SHIPPED = ("checkpoints/nano", "checkpoints/nano_video")
-"""The small policies that ship with mmturn: for images, and for videos."""
+SHIPPED = ("checkpoints/nano", "checkpoints/nano_video", "checkpoints/nano_gui")
+"""The small policies that ship with mmturn: for images, for videos, for a browser."""
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

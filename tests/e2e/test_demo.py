@@ -38,7 +38,6 @@ def test_smoke(words: tuple[str, ...], good: str, tmp_path: Path):
 def test_smoke_in_the_browser(tmp_path: Path, chromium: Path):
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "mmturn", "demo", "gui", "--smoke", "--out", str(out), "--seed", "3"]
-    command += ["--set", "model.path=checkpoints/nano"]  # has not learned to click: the way through it is what counts
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "seed 3 reproduces this: mmturn demo gui --seed 3" in done.stdout and "useful" not in done.stdout
@@ -86,6 +85,16 @@ def test_the_shipped_policy_of_videos_asks_for_stretches_and_reads_them(tmp_path
     report = evaluate_policy(make_policy(recipe), tasks, tmp_path / "eval", resume=False)
     assert report.stops.get("answered", 0) / report.overall.n >= 0.9
     assert (report.overall.gold_seen_rate or 0) >= 0.45 and (report.overall.accuracy or 0) >= 0.4
+
+
+@pytest.mark.browser
+def test_the_shipped_policy_of_a_browser_finds_widgets_and_misses_many(tmp_path: Path, chromium: Path):
+    recipe, _ = read_recipe("nano_gui_rl", ())
+    levels = recipe.data.levels
+    tasks = generated(tmp_path / "tasks", "val", 56, seed=11, levels=levels, world="miniwob", workers=1)
+    report = evaluate_policy(make_policy(recipe), tasks, tmp_path / "eval", resume=False)
+    assert report.info["suite"] == "miniwob" and set(report.by["level"]) == set(levels)
+    assert report.overall.num_failed == 0 and 0.05 <= (report.overall.accuracy or 0) <= 0.45
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -129,9 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--start", type=Path, default=Path("checkpoints/nano"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pages", type=int, default=120, help="pages of each task")
+    parser.add_argument("--pages", type=int, default=600, help="pages of each task")
     parser.add_argument("--kept", type=Path, help="a file of pages: read if it is there, else written")
-    parser.add_argument("--steps", type=int, default=900)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--tower-lr", type=float, default=4e-4)
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=int, default=20)
-    parser.add_argument("--report", type=int, default=100)
+    parser.add_argument("--report", type=int, default=200)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -151,7 +151,7 @@ def main() -> None:
         corpus, held = pickle.loads(args.kept.read_bytes())
     else:
         levels = recipe.data.levels
-        corpus, held = made(recipe, levels, args.pages, FIRST_SEED), made(recipe, levels, 8, 2 * FIRST_SEED)
+        corpus, held = made(recipe, levels, args.pages, FIRST_SEED), made(recipe, levels, 16, 2 * FIRST_SEED)
         if args.kept:
             args.kept.write_bytes(pickle.dumps((corpus, held)))
     print(f"{len(corpus.episodes)} episodes, {len(corpus.pictures)} pages in {time.time() - began:.0f}s", flush=True)
