@@ -52,6 +52,8 @@ _CHARACTERS: dict[str, str] = {
     "question": "?", "exclam": "!", "at": "@", "numbersign": "#", "dollar": "$", "percent": "%", "asciicircum": "^",
     "ampersand": "&", "asterisk": "*", "parenleft": "(", "parenright": ")", "underscore": "_", "bracketleft": "[",
     "bracketright": "]", "braceleft": "{", "braceright": "}", "bar": "|", "asciitilde": "~",
+    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "decimal": ".",
+    **{f"{pad}{digit}": str(digit) for pad in ("num", "kp_", "numpad") for digit in range(10)},
 }  # fmt: skip
 _CANONICAL: dict[str, str] = {
     **{name: name for name in NAMED},

@@ -33,6 +33,7 @@ class OpenAIGrammar(ObjectDialect):
 
     name = "openai_computer"
     Config = OpenAIConfig
+    beside = ("reasoning", "message")
     forms = (
         ("click", '{"type": "click", "x": 0, "y": 0, "button": "left"}; right, wheel, back or forward'),
         ("click", '{"type": "double_click", "x": 0, "y": 0}'),
