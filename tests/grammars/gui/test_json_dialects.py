@@ -120,6 +120,8 @@ def test_mobile_r1_asks_for_all_three_tags() -> None:
         with pytest.raises(ParseError, match="<think>"):
             read("mobile_r1", broken)
     assert read("mobile_r1", dialect("mobile_r1").format(act("back"), [screen()], "hm")) == (act("back"),)
+    both = dialect("mobile_r1", max_calls=2).format_turn((act("back"), act("home")), [screen()], "hm")
+    assert read("mobile_r1", both, max_calls=2) == (act("back"), act("home"))
 
 
 def test_further_tools_are_offered_beside_the_function() -> None:
