@@ -27,7 +27,7 @@ MAX_ACTIONS = 100
 """Most actions of one reply."""
 _PARAMETERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("click",), ("x", "y", "clicks", "interval", "button", "duration")),
-    **dict.fromkeys(("doubleClick", "tripleClick"), ("x", "y", "interval", "button", "duration")),
+    **dict.fromkeys(("doubleClick", "tripleClick", "triple_click"), ("x", "y", "interval", "button", "duration")),
     **dict.fromkeys(("rightClick", "middleClick", "leftClick"), ("x", "y", "interval", "duration")),
     **dict.fromkeys(("moveTo",), ("x", "y", "duration")),
     **dict.fromkeys(("dragTo",), ("x", "y", "duration", "tween", "button")),
@@ -47,7 +47,7 @@ _ANYWHERE = ("interval", "duration", "tween", "button", "logScreenshot", "mouseD
 _LANGUAGE = re.compile(r"(?:python3?|py|code)\b[^\S\n]*\n?", re.IGNORECASE)
 _CLICKS: dict[str, dict[str, Json]] = {
     "click": {}, "leftClick": {}, "rightClick": {"button": "right"}, "middleClick": {"button": "middle"},
-    "doubleClick": {"clicks": 2}, "tripleClick": {"clicks": 3},
+    "doubleClick": {"clicks": 2}, "tripleClick": {"clicks": 3}, "triple_click": {"clicks": 3},
 }  # fmt: skip
 _MODULES = {"pyautogui": None, "time": ("sleep",), "pyperclip": ("copy",), "computer": None}
 _FENCE = "```"

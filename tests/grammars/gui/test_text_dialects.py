@@ -53,6 +53,7 @@ HERE: list[float] = [100.0, 200.0]
         ("computer.terminate(status='failure')", [finish("", "failure")]),
         ("computer.wait()", [act("wait")]),
         ("computer.tripleClick(x=100, y=200)", [act("click", 0, point=HERE, clicks=3)]),
+        ("computer.triple_click(x=100, y=200)", [act("click", 0, point=HERE, clicks=3)]),
         ("pyautogui.screenshot()", [act("screenshot")]),
         ("pyautogui.moveTo(100, 200, 1, pyautogui.easeInQuad)", [act("move", 0, point=HERE)]),
         ("pyautogui.click(100, 200, button=pyautogui.RIGHT)", [act("click", 0, point=HERE, button="right")]),
