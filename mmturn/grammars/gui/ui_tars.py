@@ -155,7 +155,9 @@ def _typed(given: dict[str, str]) -> Action:
 
 
 def _hotkey(given: dict[str, str]) -> Action:
-    words = [word for word in _needed(given, "key", "hotkey", "keys", "0").lower().split() if word]
+    words = _needed(given, "key", "hotkey", "keys", "0").lower().split()
+    # A plus joins, but at the end it is a key.
+    words = [word for word in words[:-1] if word != "+"] + words[-1:]
     keys = [key for word in words for key in (word.split("+") if len(word) > 1 and "+" in word else [word])]
     return act("key", keys=[key for key in keys if key])
 

@@ -141,6 +141,7 @@ def test_further_tools_are_offered_beside_the_function() -> None:
     [
         ({"action": "key", "text": "ctrl+shift+Page_Down"}, act("key", keys=["ctrl", "shift", "page_down"])),
         ({"action": "key", "text": "Return"}, act("key", keys=["enter"])),
+        ({"action": "key", "text": "ctrl + c"}, act("key", keys=["ctrl", "c"])),
         ({"action": "key", "text": "super"}, act("key", keys=["meta"])),
         ({"action": "type", "text": "a < b"}, act("type", text="a < b")),
         ({"action": "mouse_move", "coordinate": HERE}, act("move", 0, point=HERE)),
@@ -244,6 +245,7 @@ def test_claude_may_call_several_times() -> None:
             {"type": "scroll", "x": 100, "y": 200, "scroll_x": 0, "scroll_y": 300},
             act("scroll", 0, point=HERE, dx=0, dy=300, unit="px"),
         ),
+        ({"type": "scroll", "scroll_x": 9, "scroll_y": 0}, act("scroll", dx=9, unit="px")),
         ({"type": "type", "text": 'q "x"\n<'}, act("type", text='q "x"\n<')),
         ({"type": "wait"}, act("wait")),
         ({"type": "keypress", "keys": ["CTRL", "ENTER"]}, act("key", keys=["ctrl", "enter"])),

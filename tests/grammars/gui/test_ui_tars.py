@@ -37,6 +37,8 @@ HERE: list[float] = [100.0, 200.0]
         ("select(start_box='(100,200)', end_box='(3,4)')", act("drag", 0, path=[HERE, [3, 4]])),
         ("hotkey(key='ctrl c')", act("key", keys=["ctrl", "c"])),
         ("hotkey(key='ctrl+shift+t')", act("key", keys=["ctrl", "shift", "t"])),
+        ("hotkey(key='Ctrl + C')", act("key", keys=["ctrl", "c"])),
+        ("hotkey(key='ctrl +')", act("key", keys=["ctrl", "+"])),
         ("type(content='hello')", act("type", text="hello")),
         (r"type(content='it\'s \"here\"\n')", act("type", text='it\'s "here"', enter=True)),
         ("scroll(point='<point>100 200</point>', direction='down')", act("scroll", 0, point=HERE, dy=5)),
