@@ -53,7 +53,7 @@ class Navigation:
 
     Facts of a step: ``position_m``, ``degrees``, ``collided`` (whether a wall cut a move short), ``actions`` (how many
     were carried out), ``distance_m`` to the goal; once it has stopped by itself ``stopped`` and ``ndtw``. The actions
-    of a turn are carried out in order, and one too many ends the episode at its limit.
+    of a turn are carried out in order; a move beyond the budget ends the episode at its limit, a stop is one still.
     Source: ActiveVLN (arXiv 2509.12618): actions, budget min(2 x the expert's, 120), what is measured.
     Differs: houses drawn by a ray caster stand in for Matterport3D's scenes.
     """
@@ -68,7 +68,7 @@ class Navigation:
         self._house: House | None = None
         self._pose = Pose(0.0, 0.0, 0.0)
         self._walk: list[tuple[float, float]] = []
-        self._left = 0
+        self._taken, self._budget = 0, 0
 
     def reset(self, task: Task, seed: int) -> Observation:
         """Show what is ahead of the start. Raises EnvError for a task that names no house."""
@@ -80,7 +80,7 @@ class Navigation:
             raise EnvError(f"task {task.id} names no house to walk through: {what}") from error
         expert = meta.get("expert_steps")
         steps = expert if isinstance(expert, int) else len(expert_actions(self._house))
-        self._left = step_budget(steps, self.config.tolerance, self.config.max_actions)
+        self._taken, self._budget = 0, step_budget(steps, self.config.tolerance, self.config.max_actions)
         self._pose = self._house.start
         self._walk = [(self._pose.x_m, self._pose.y_m)]
         return Observation((self._seen(),))
@@ -95,19 +95,15 @@ class Navigation:
                 raise ToolError(f"{action.name} cannot be done here; there are move_forward, turn and the end")
         collided, done = False, 0
         for action, arguments in settled:
-            if self._left < 1:
-                return Step(
-                    None, terminated=False, facts=self._facts(collided, done), limit=StopReason.TURN_LIMIT.value
-                )
-            self._left -= 1
+            self._taken += 1
             done += 1
             if action.kind == "answer":
                 return self._stopped(str(arguments["text"]), collided, done)
             collided |= self._carried_out(action.name, arguments)
-        facts = self._facts(collided, done)
-        if self._left < 1:
-            return Step(None, terminated=False, facts=facts, limit=StopReason.TURN_LIMIT.value)
-        return Step(Observation((self._seen(),)), terminated=False, facts=facts)
+            if self._taken > self._budget:
+                limit = StopReason.TURN_LIMIT.value
+                return Step(None, terminated=False, facts=self._facts(collided, done), limit=limit)
+        return Step(Observation((self._seen(),)), terminated=False, facts=self._facts(collided, done))
 
     def note_shown(self, views: Sequence[View]) -> None:
         """Moves refer to no view."""
@@ -124,7 +120,9 @@ class Navigation:
             self._pose = Pose(pose.x_m, pose.y_m, (pose.degrees + arguments["degrees"]) % 360)
             return False
         self._pose, collided = self._house.moved(pose, min(arguments["distance_cm"], 10_000) / 100)
-        self._walk.append((self._pose.x_m, self._pose.y_m))
+        here = (self._pose.x_m, self._pose.y_m)
+        if here != self._walk[-1]:
+            self._walk.append(here)
         return collided
 
     def _stopped(self, text: str, collided: bool, done: int) -> Step:

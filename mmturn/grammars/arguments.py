@@ -36,7 +36,8 @@ def read_arguments(
 ) -> tuple[dict[str, Json], int | None]:
     """Arguments with regions in pixels, and the index of the view they refer to (None without regions).
 
-    Arguments that the schema does not know are kept as they are. Raises ParseError.
+    A box where a point belongs counts as its centre. Arguments that the schema does not know are kept as they are.
+    Raises ParseError.
     """
     properties: Mapping[str, Any] = tool.parameters.get("properties", {})
     for name in tool.parameters.get("required", ()):
@@ -57,7 +58,11 @@ def read_arguments(
                 # The message may quote what the policy wrote.
                 raise ParseError(f"{exc!s:.300}") from None
         what, size = f"{tool.name}: {name}", views[view].size
-        if form != "path":
+        if form == "point" and isinstance(value, list) and len(value) == 4:
+            # A box where a point belongs counts as its centre.
+            x0, y0, x1, y1 = read_coordinates(what, value, 4, frame, size)
+            arguments[name] = [(x0 + x1) / 2, (y0 + y1) / 2]
+        elif form != "path":
             arguments[name] = read_coordinates(what, value, _COUNTS[form], frame, size)
         elif isinstance(value, list):
             arguments[name] = [read_coordinates(f"{what}[{i}]", point, 2, frame, size) for i, point in enumerate(value)]

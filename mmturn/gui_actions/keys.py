@@ -52,6 +52,8 @@ _CHARACTERS: dict[str, str] = {
     "question": "?", "exclam": "!", "at": "@", "numbersign": "#", "dollar": "$", "percent": "%", "asciicircum": "^",
     "ampersand": "&", "asterisk": "*", "parenleft": "(", "parenright": ")", "underscore": "_", "bracketleft": "[",
     "bracketright": "]", "braceleft": "{", "braceright": "}", "bar": "|", "asciitilde": "~",
+    "add": "+", "subtract": "-", "multiply": "*", "divide": "/", "decimal": ".",
+    **{f"{pad}{digit}": str(digit) for pad in ("num", "kp_", "numpad") for digit in range(10)},
 }  # fmt: skip
 _CANONICAL: dict[str, str] = {
     **{name: name for name in NAMED},
@@ -66,11 +68,12 @@ _CANONICAL: dict[str, str] = {
 
 def canonical_key(name: str) -> str:
     """The canonical name of a key: a character as it is, any other by its word. Raises ToolError for no key."""
+    name = name.strip() or name[:1]
     if len(name) == 1 and name not in _CANONICAL:
         if name.isprintable():
             return name
         raise ToolError(f"{name!r:.40} is no key")
-    word = name.strip().lower().replace("-", "_")
+    word = name.lower().replace("-", "_")
     found = _CANONICAL.get(name) or _CANONICAL.get(word) or _CANONICAL.get(word.replace("_", ""))
     if found is None:
         raise ToolError(f"there is no key {name!r:.40}; keys are characters and: {', '.join(NAMED)}")

@@ -45,7 +45,7 @@ class WalkReward:
         if not facts.get("stopped"):
             return 0.0
         distance = float(facts["distance_m"])
-        arrived = distance < config.radius_m
+        arrived = distance <= config.radius_m
         graded_m = 0.0 if config.kind == "success" else distance
         return activevln_reward(
             arrived, graded_m, float(facts["ndtw"]), config.success_base, config.ndtw_base, config.radius_m
@@ -53,6 +53,6 @@ class WalkReward:
 
 
 def arrived(trajectory: Trajectory, radius_m: float = 3.0) -> float:
-    """1.0 for a walk that stopped by itself less than ``radius_m`` from the goal, else 0.0: the success rate."""
+    """1.0 for a walk that stopped by itself at most ``radius_m`` from the goal, else 0.0: the success rate."""
     facts = trajectory.turns[-1].facts if trajectory.turns else {}
-    return float(bool(facts.get("stopped")) and float(facts["distance_m"]) < radius_m)
+    return float(bool(facts.get("stopped")) and float(facts["distance_m"]) <= radius_m)

@@ -9,7 +9,6 @@ row decides, never the size of the numbers; a box that then leaves its image is 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ _QUESTION = "Click on what this means: {}"
 _REFUSAL = " If it is not on the screen, say so: answer none."
 _SLACK_PX = 1.0
 """How far beyond its image a box may reach, for rounding."""
+_MOST_PX = 1e9
 Row = Mapping[str, Any]
 
 
@@ -92,6 +92,9 @@ def _task(layout: GroundingBenchmark, row: Any, file: Path, folder: Path, defaul
     if told is not None and [int(side) for side in told] != list(size):
         raise DataError(f"the row says that its image has {told} px, but {image.name} has {list(size)}")
     kind, numbers, groups = layout.read(row, file.stem, size)
+    for key, value in groups.items():
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{key} must be a text, got {value!r:.40}")
     boxes = (Box(*numbers),) if kind == "box" else ()
     return Task(
         id=str(row.get("id", default_id)),
@@ -132,7 +135,7 @@ def _numbers(value: Any, what: str, count: int | None = 4) -> list[float]:
     if (
         not isinstance(value, list)
         or (count is not None and len(value) != count)
-        or not all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value)
+        or not all(isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= _MOST_PX for v in value)
     ):
         raise DataError(f"{what} must be {count or 'a list of'} numbers, got {value!r:.80}")
     return [float(number) for number in value]
@@ -141,7 +144,7 @@ def _numbers(value: Any, what: str, count: int | None = 4) -> list[float]:
 def _inside(corners: list[float], size: tuple[int, int], layout: str) -> list[float]:
     x0, y0, x1, y1 = corners
     width, height = size
-    if not (0 <= x0 < x1 <= width + _SLACK_PX and 0 <= y0 < y1 <= height + _SLACK_PX):
+    if not (-_SLACK_PX <= x0 < x1 <= width + _SLACK_PX and -_SLACK_PX <= y0 < y1 <= height + _SLACK_PX):
         raise DataError(
             f"the box, read as {layout}, has the corners {corners}, outside of its image of {list(size)} px"
         )
@@ -163,6 +166,8 @@ def _screenspot(row: Row, file: str, size: tuple[int, int]) -> tuple[str, list[f
         box = _inside(corners, size, "fractions of its image's sides")
     platform = next((word for word in ("mobile", "desktop", "web") if word in file.split("_")), None)
     kind = row["data_type"]
+    if not isinstance(kind, str):
+        raise DataError(f"data_type must be text or icon, got {kind!r:.40}")
     groups = {"platform": platform, "data_type": kind, "data_source": row.get("data_source")}
     return "box", box, {**groups, "cell": f"{platform}/{kind}" if platform else None}
 

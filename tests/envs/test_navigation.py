@@ -130,7 +130,10 @@ def test_the_budget_is_a_multiple_of_the_expert_s_actions() -> None:
     turn = act("turn", degrees=15)
     assert env.step((turn,) * 3).observation is not None
     step = env.step((turn,) * 3)
-    assert step.limit == StopReason.TURN_LIMIT.value and step.facts["actions"] == 1
+    assert step.limit == StopReason.TURN_LIMIT.value and step.facts["actions"] == 2, "the fifth is beyond it"
+    env.reset(replace(TASKS[0], meta={**TASKS[0].meta, "expert_steps": 4}), 0)
+    assert env.step((turn,) * 3).observation is not None and env.step((turn,)).observation is not None
+    assert env.step((finish(),)).facts["stopped"], "a stop counts beyond it, as in the published environment"
     env = walk(max_actions=2)
     env.reset(TASKS[0], 0)
     assert env.step((turn,) * 3).limit == StopReason.TURN_LIMIT.value
@@ -186,6 +189,25 @@ def test_other_ends_earn_nothing() -> None:
     assert {t.stop for t in turning} == {StopReason.TURN_LIMIT} and {t.stop for t in talking} == {StopReason.INVALID}
     assert {t.stop for t in stopping} == {StopReason.ANSWERED}
     assert all(t.reward is not None and t.reward.total == 0 for t in (*turning, *stopping, *talking))
+
+
+def test_three_metres_are_an_arrival_still() -> None:
+    (walked,) = trajectories(expert, count=1)
+    for distance_m, reached in ((3.0, 1.0), (3.001, 0.0)):
+        facts = {**walked.turns[-1].facts, "distance_m": distance_m}
+        changed = replace(walked, turns=(*walked.turns[:-1], replace(walked.turns[-1], facts=facts)))
+        assert arrived(changed) == reached
+        assert WalkReward(WalkConfig(kind="success"))(changed) == 15 * reached
+
+
+def test_a_wall_adds_nothing_to_the_walk() -> None:
+    """A move that goes nowhere leaves no position, so that it costs no likeness."""
+    env = walk()
+    env.reset(TASKS[0], 0)
+    while not env.step((act("move_forward", distance_cm=75),)).facts["collided"]:
+        pass
+    positions = len(env._walk)
+    assert env.step((act("move_forward", distance_cm=75),)).facts["collided"] and len(env._walk) == positions
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,20 @@ EXACT = {
         ],
         [[0], [1], [2]],
     ),
+    "history of what is said before a call": (
+        {
+            "name": "history",
+            "turns": 0,
+            "images": 1,
+            "text": "",
+            "tell": "written",
+            "opening_tag": ">",
+            "closing_tag": ":",
+        },
+        ["a>look:1", "=5"],
+        ["S▣Q:?", "SQ:?\n\nPrevious actions:\nStep 1: look\nR1:seen▣"],
+        [[0], [1]],
+    ),
     "history that tells nothing": (
         {"name": "history", "turns": 1},
         [*LOOKS[:2], "=5"],

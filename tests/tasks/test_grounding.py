@@ -90,6 +90,11 @@ def test_osworld_g(tmp_path: Path) -> None:
     [
         ({"bbox": [1, 2, 3]}, "bbox must be 4 numbers"),
         ({"bbox": ["1", 2, 3, 4]}, "bbox must be 4 numbers"),
+        ({"bbox": [10**400, 2, 3, 4]}, "bbox must be 4 numbers"),
+        ({"bbox": [float("nan"), 2, 3, 4]}, "bbox must be 4 numbers"),
+        ({"bbox": [-1.5, 2, 30, 4]}, "outside of its image"),
+        ({"data_type": None}, "data_type must be text or icon"),
+        ({"data_source": ["windows"]}, "data_source must be a text"),
         ({"bbox": [10, 10, 0, 5]}, "outside of its image"),
         ({"img_filename": "b.png"}, "no image b.png"),
         ({"img_filename": "../../etc/passwd"}, "no image"),

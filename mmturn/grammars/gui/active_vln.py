@@ -79,7 +79,7 @@ class ActiveVlnGrammar(Dialect):
         return Observation((head, *observation.parts, tail), observation.is_error)
 
     def _read(self, text: str, screen: Screen, tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
-        words = [word.strip() for word in text.strip().split(",")]
+        words = [word.strip() for word in text.split(",") if word.strip()]
         if len(words) > self.config.max_actions:
             raise ParseError(f"{len(words)} actions in one reply; at most {self.config.max_actions} are allowed")
         return tuple(self._action(word) for word in words)

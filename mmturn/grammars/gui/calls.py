@@ -22,7 +22,7 @@ _BARE = re.compile(r"[^,()\"'\n]*")
 _CLOSES = re.compile(r"\s*[,)]")
 _QUOTE_ENDS = re.compile(r"[^\S\n]*(?:,\s*[A-Za-z_][A-Za-z0-9_]*\s*=|\)[^\S\n]*(?:\n|;|\Z))")
 _NEXT = re.compile(r"\s*([,)])")
-_AFTER = re.compile(r"[\s;]*")
+_BETWEEN = re.compile(r"(?:[\s;]+|#[^\n]*)*")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _READ = {"n": "\n", "t": "\t", "r": "\r", "'": "'", '"': '"', "\\": "\\"}
 _WRITTEN = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
@@ -37,18 +37,24 @@ class Call:
 
 
 def read_calls(text: str) -> list[Call]:
-    """The calls in ``text``, which holds nothing else. Raises ParseError, in linear time."""
-    calls, at = [], 0
-    text = text.strip()
+    """The calls in ``text``, which holds nothing else but comments (``# ...``) between them. Raises ParseError, in
+    linear time."""
+    calls: list[Call] = []
+    at = _skipped(text, 0)
     while at < len(text):
         opened = _NAME.match(text, at)
         if opened is None:
             raise ParseError(f"an action like name(argument='value') was expected at {shorten(text[at:])}")
         arguments, at = _arguments(text, opened.end(), opened.group(1))
         calls.append(Call(opened.group(1), arguments))
-        after = _AFTER.match(text, at)
-        at = after.end() if after else at
+        at = _skipped(text, at)
     return calls
+
+
+def _skipped(text: str, at: int) -> int:
+    """Where what is neither blank nor a comment begins."""
+    between = _BETWEEN.match(text, at)
+    return between.end() if between else at
 
 
 def _arguments(text: str, at: int, name: str) -> tuple[dict[str, str], int]:

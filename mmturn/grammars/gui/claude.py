@@ -46,6 +46,7 @@ class ClaudeGrammar(ObjectDialect):
 
     name = "claude_computer"
     Config = ClaudeConfig
+    beside = ("text", "thinking", "redacted_thinking")
     forms = (
         ("click", '{"action": "left_click", "coordinate": [x, y], "text": "ctrl"}; right_click, middle_click, '
          "double_click, triple_click; text: keys that are held"),
@@ -195,4 +196,6 @@ def _keys(given: Mapping[str, Any], name: str, needed: bool = True) -> list[str]
         raise ParseError(f"{given['action']}: {name} must name keys, joined by +")
     if len(text) > 400:
         raise DataError(f"{given['action']}: {name} is too long")
-    return [key for key in text.split("+") if key] if text != "+" else ["+"]
+    # A plus that is a key itself stands at the end.
+    plus = ["+"] if text == "+" or text.endswith("++") else []
+    return [key for key in text.split("+") if key] + plus

@@ -25,6 +25,16 @@ from mmturn.types import Action, Json, ToolSpec
 SPECIALS = ("WAIT", "FAIL", "DONE")
 """Actions that are bare words."""
 _ENDS = {"success": "DONE", "infeasible": "FAIL"}
+_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("MOVE_TO", "RIGHT_CLICK", "DOUBLE_CLICK", "DRAG_TO"), ("x", "y")),
+    "CLICK": ("button", "x", "y", "num_clicks"),
+    **dict.fromkeys(("MOUSE_DOWN", "MOUSE_UP"), ("button",)),
+    "SCROLL": ("dx", "dy"),
+    "TYPING": ("text",),
+    **dict.fromkeys(("PRESS", "KEY_DOWN", "KEY_UP"), ("key",)),
+    "HOTKEY": ("keys",),
+    **dict.fromkeys(SPECIALS, ()),
+}
 
 
 @dataclass(frozen=True)
@@ -111,9 +121,11 @@ class Computer13Grammar(Dialect):
 
 def special_word(text: str) -> str | None:
     """The bare word that a reply, or its last fenced block, consists of."""
-    *_, inside = ("", text) if "```" not in text else text.rstrip().removesuffix("```").rpartition("```")
-    bare = inside.strip()
-    return bare if bare in SPECIALS else None
+    if "```" not in text:
+        return text.strip() if text.strip() in SPECIALS else None
+    words = text.rstrip().removesuffix("```").rpartition("```")[2].split(maxsplit=2)
+    # The block may say its language.
+    return words[-1] if words and words[-1] in SPECIALS and words[:-1] in ([], ["json"], ["python"]) else None
 
 
 def special(word: str) -> Action:
@@ -129,9 +141,7 @@ def special_of(action: Action) -> str | None:
 
 
 def _action(item: Mapping[str, Any], screen: Screen) -> Action:
-    name = item.get("action_type")
-    inside = item.get("parameters")
-    given: Mapping[str, Any] = inside if isinstance(inside, Mapping) else item
+    name, given = item.get("action_type"), _given(item)
     view, point = screen.index, _point(given, screen)
     if name in SPECIALS:
         return special(name)
@@ -148,7 +158,7 @@ def _action(item: Mapping[str, Any], screen: Screen) -> Action:
         return act(name.lower(), button=given.get("button"))
     if name == "SCROLL":
         dx, dy = given.get("dx", 0), given.get("dy", 0)
-        if not all(isinstance(step, (int, float)) for step in (dx, dy)):
+        if not given or not all(isinstance(step, (int, float)) for step in (dx, dy)):
             raise ParseError("SCROLL needs numbers dx and dy")
         return act("scroll", dx=dx, dy=-dy)
     if name == "TYPING":
@@ -156,9 +166,23 @@ def _action(item: Mapping[str, Any], screen: Screen) -> Action:
     if name in ("PRESS", "HOTKEY"):
         keys = [given.get("key")] if name == "PRESS" else given.get("keys")
         return act("key", keys=keys)
-    if name in ("KEY_DOWN", "KEY_UP"):
-        return act(name.lower(), key=given.get("key"))
-    raise ParseError(f"there is no action_type {name!r:.40}")
+    return act(str(name).lower(), key=given.get("key"))
+
+
+def _given(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters of an action, in an object of their own or beside its type. Where none of them is known that is
+    an error, so that a click by another name of its place does not happen where the pointer is."""
+    name, given = item.get("action_type"), item.get("parameters")
+    if not isinstance(name, str) or name not in _PARAMETERS:
+        raise ParseError(f"there is no action_type {name!r:.40}")
+    if given is None:
+        given = {key: value for key, value in item.items() if key not in ("action_type", "parameters")}
+    if not isinstance(given, Mapping):
+        raise ParseError(f"{name}: parameters must be an object")
+    known = _PARAMETERS[name]
+    if given and known and not any(key in known for key in given):
+        raise ParseError(f"{name} has no parameter {next(iter(given))!r:.40}; it has: {', '.join(known)}")
+    return given
 
 
 def _point(given: Mapping[str, Any], screen: Screen) -> list[float] | None:

@@ -18,7 +18,8 @@ from mmturn.grammars.gui.qwen import QwenConfig, QwenMobileGrammar
 from mmturn.types import Action, ToolSpec
 
 _TAG = re.compile(r"</?(?:think|action|tool_call)>")
-_ORDER = ["<think>", "</think>", "<action>", "</action>", "<tool_call>", "</tool_call>"]
+_ORDER = ["<think>", "</think>", "<action>", "</action>"]
+_CALL = ["<tool_call>", "</tool_call>"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class MobileR1Grammar(QwenMobileGrammar):
         super().__init__(config or MobileR1Config())
 
     def _read(self, text: str, screen: Screen, tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
-        if [tag.group() for tag in _TAG.finditer(text)] != _ORDER:
+        tags = [tag.group() for tag in _TAG.finditer(text)]
+        if not any(tags == _ORDER + _CALL * calls for calls in range(1, self.config.max_calls + 1)):
             raise ParseError("a reply must be <think>...</think>, <action>...</action>, <tool_call>...</tool_call>")
         return super()._read(text, screen, tools)
 

@@ -6,7 +6,7 @@ import json
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mmturn.errors import DataError, ParseError
 from mmturn.grammars.gui.dialect import Dialect
@@ -16,23 +16,27 @@ from mmturn.gui_actions import finish, finish_status
 from mmturn.types import Action, Json, ToolSpec
 
 _NAMING = ("action", "type", "action_type", "input")
-_OPENING = re.compile(
-    r'[\[{]\s*(?:\{\s*)?"(?:action|type|name|action_type|coordinate|parameters|input|call_id|id|text|x)"\s*:'
-)
+_OPENING = re.compile(r"""[\[{]\s*(?:\{\s*)?["']([A-Za-z_]\w{0,63})["']\s*:""")
+_MEANT = ("action", "type", "name", "action_type", "coordinate", "parameters", "input", "call_id", "id", "text", "x")
+"""First keys of what was meant for an action: where the rest is no JSON, that is an error and not words."""
+_MOST_BROKEN = 100
 
 
 def read_objects(text: str) -> list[dict[str, Json]]:
     """The objects of a reply that name an action, in order; a list counts as its items, and words between them are
     skipped. Empty: the reply has none. Raises ParseError for one that is not valid, in linear time."""
     found: list[dict[str, Json]] = []
-    at = 0
+    at = broken = 0
     while (opening := _OPENING.search(text, at)) is not None:
         try:
             value, at = JSON_DECODER.raw_decode(text, opening.start())
         except RecursionError:
             raise ParseError("the action is nested too deeply") from None
         except ValueError as error:
-            raise ParseError(f"the action is not valid JSON: {error}") from None
+            broken, at = broken + 1, opening.end()
+            if opening.group(1) in _MEANT or broken > _MOST_BROKEN:
+                raise ParseError(f"the action is not valid JSON: {error}") from None
+            continue
         for item in value if isinstance(value, list) else [value]:
             if not isinstance(item, dict):
                 raise ParseError("each action must be an object")
@@ -50,7 +54,11 @@ def write_objects(objects: list[dict[str, Any]], thought: str) -> str:
 
 def check_words(text: str) -> None:
     """Raise DataError where words would be read as an action."""
-    if _OPENING.search(text):
+    try:
+        held = bool(read_objects(text))
+    except ParseError:
+        held = True
+    if held:
         raise DataError("a text holds what would be read as an action")
 
 
@@ -70,8 +78,11 @@ class ObjectDialect(Dialect):
     def _object(self, action: Action, screen: Screen) -> dict[str, Json]:
         """The object of an action. Raises DataError."""
 
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Types of the objects that may stand beside actions and are none: words and thoughts."""
+
     def _read(self, text: str, screen: Screen, tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
-        found = read_objects(text)
+        found = [item for item in read_objects(text) if item.get("type") not in self.beside]
         if found:
             return tuple(self._action(item, screen) for item in found)
         if not text.strip():

@@ -33,6 +33,7 @@ class OpenAIGrammar(ObjectDialect):
 
     name = "openai_computer"
     Config = OpenAIConfig
+    beside = ("reasoning", "message")
     forms = (
         ("click", '{"type": "click", "x": 0, "y": 0, "button": "left"}; right, wheel, back or forward'),
         ("click", '{"type": "double_click", "x": 0, "y": 0}'),
@@ -63,7 +64,7 @@ class OpenAIGrammar(ObjectDialect):
             return {"type": "move", **spot}
         if action.name == "drag" and only(action, "path"):
             return {"type": "drag", "path": [_xy(screen.written(action, point)) for point in given["path"]]}
-        if action.name == "scroll" and spot and given.get("unit") == "px" and only(action, "point", "dx", "dy", "unit"):
+        if action.name == "scroll" and given.get("unit") == "px" and only(action, "point", "dx", "dy", "unit"):
             return {"type": "scroll", **spot, "scroll_x": given.get("dx", 0), "scroll_y": given.get("dy", 0)}
         if action.name == "type" and only(action, "text"):
             return {"type": "type", "text": given["text"]}
@@ -90,7 +91,8 @@ def _action(item: Mapping[str, Any], screen: Screen) -> Action:
         return act("move", view, point=_point(given, screen))
     if name == "scroll":
         dx, dy = given.get("scroll_x", 0), given.get("scroll_y", 0)
-        return act("scroll", view, point=_point(given, screen), dx=dx, dy=dy, unit="px")
+        somewhere = given.get("x") is not None or given.get("y") is not None
+        return act("scroll", view, point=_point(given, screen) if somewhere else None, dx=dx, dy=dy, unit="px")
     if name == "drag":
         path = given.get("path")
         if not isinstance(path, list) or not all(isinstance(spot, Mapping) for spot in path):

@@ -9,13 +9,14 @@ that stand for literals, and WAIT, FAIL, DONE; imports are skipped. Anything els
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmturn.errors import DataError, ParseError
-from mmturn.grammars.gui.computer_13 import special, special_of, special_word
+from mmturn.grammars.gui.computer_13 import SPECIALS, special, special_of
 from mmturn.grammars.gui.dialect import Dialect, PointingConfig, only, without_drag_moves, written_key
 from mmturn.grammars.gui.key_names import PYAUTOGUI
 from mmturn.grammars.gui.places import Coordinates, Screen
@@ -26,7 +27,7 @@ MAX_ACTIONS = 100
 """Most actions of one reply."""
 _PARAMETERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("click",), ("x", "y", "clicks", "interval", "button", "duration")),
-    **dict.fromkeys(("doubleClick", "tripleClick"), ("x", "y", "interval", "button", "duration")),
+    **dict.fromkeys(("doubleClick", "tripleClick", "triple_click"), ("x", "y", "interval", "button", "duration")),
     **dict.fromkeys(("rightClick", "middleClick", "leftClick"), ("x", "y", "interval", "duration")),
     **dict.fromkeys(("moveTo",), ("x", "y", "duration")),
     **dict.fromkeys(("dragTo",), ("x", "y", "duration", "tween", "button")),
@@ -41,9 +42,12 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "terminate": ("status", "answer"),
     "wait": ("duration",),
 }
+_ANYWHERE = ("interval", "duration", "tween", "button", "logScreenshot", "mouseDownUp", "_pause")
+"""Further arguments that change nothing here, or that only some of the functions heed."""
+_LANGUAGE = re.compile(r"(?:python3?|py|code)\b[^\S\n]*\n?", re.IGNORECASE)
 _CLICKS: dict[str, dict[str, Json]] = {
     "click": {}, "leftClick": {}, "rightClick": {"button": "right"}, "middleClick": {"button": "middle"},
-    "doubleClick": {"clicks": 2}, "tripleClick": {"clicks": 3},
+    "doubleClick": {"clicks": 2}, "tripleClick": {"clicks": 3}, "triple_click": {"clicks": 3},
 }  # fmt: skip
 _MODULES = {"pyautogui": None, "time": ("sleep",), "pyperclip": ("copy",), "computer": None}
 _FENCE = "```"
@@ -82,9 +86,6 @@ class PyautoguiGrammar(Dialect):
         super().__init__(config or PyautoguiConfig())
 
     def _read(self, text: str, screen: Screen, tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
-        word = special_word(text)
-        if word is not None:
-            return (special(word),)
         return without_drag_moves(_Reader(screen).actions(_code(text)))
 
     def _write(self, actions: tuple[Action, ...], screen: Screen, thought: str) -> str:
@@ -144,14 +145,13 @@ class PyautoguiGrammar(Dialect):
 
 
 def _code(text: str) -> str:
-    """The last fenced block, or all of the text."""
+    """The fenced blocks that say that they are Python, or hold a bare word like DONE; where none does, the last one;
+    without any, all of the text."""
     if _FENCE not in text:
         return text.strip()
-    end = text.rfind(_FENCE)
-    start = text.rfind(_FENCE, 0, end)
-    block = text[start + 3 : end] if start >= 0 else text[end + 3 :]
-    first, _, rest = block.partition("\n")
-    return (rest if first.strip().isalpha() and rest else block).strip()
+    blocks = [block.strip() for block in text.split(_FENCE)[1::2]]
+    code = [_LANGUAGE.sub("", block, count=1) for block in blocks if _LANGUAGE.match(block) or block in SPECIALS]
+    return "\n".join(code) if code else blocks[-1]
 
 
 class _Reader:
@@ -190,11 +190,7 @@ class _Reader:
             return self._call(node.value, where)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             return []
-        if (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Name)
-            and node.value.id in ("WAIT", "FAIL", "DONE")
-        ):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Name) and node.value.id in SPECIALS:
             return [special(node.value.id)]
         raise ParseError(f"{where}: only calls of pyautogui and time.sleep can be carried out")
 
@@ -215,6 +211,10 @@ class _Reader:
     def _literal(self, node: ast.expr, where: str) -> Any:
         if isinstance(node, ast.Name) and node.id in self._values:
             return self._values[node.id]
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pyautogui":
+            name = node.attr
+            if name in ("LEFT", "RIGHT", "MIDDLE") or name.startswith(("ease", "linear")):
+                return name.lower()
         try:
             return ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
@@ -233,6 +233,9 @@ class _Reader:
             return self._hotkey(values)
         if name not in _PARAMETERS:
             raise ParseError(f"{where}: {module}.{name} cannot be carried out"[:200])
+        for word in node.keywords:
+            if word.arg not in (*_PARAMETERS[name], *_ANYWHERE):
+                raise ParseError(f"{where}: {name} has no argument {word.arg!r:.40}")
         given = dict(zip(_PARAMETERS[name], values, strict=False))
         given |= {word.arg: self._literal(word.value, where) for word in node.keywords if word.arg is not None}
         return self._named(name, given)
@@ -277,7 +280,7 @@ class _Reader:
 
     def _written(self, given: Mapping[str, Any]) -> list[Action]:
         text = given.get("message")
-        return self._pressed({"keys": text}) if isinstance(text, (list, tuple)) else [act("type", text=text or "")]
+        return self._pressed({"keys": text}) if isinstance(text, (list, tuple)) else [act("type", text=text)]
 
     def _pressed(self, given: Mapping[str, Any]) -> list[Action]:
         keys, presses = given.get("keys"), given.get("presses", 1)

@@ -146,6 +146,12 @@ class QwenGrammar(Dialect):
             return {"action": "answer", "text": text} if status == "success" else None
         return {"action": "terminate", "status": status} if status != "infeasible" else None
 
+    def _check_names(self, given: Mapping[str, Json]) -> None:
+        """A click without a place is one where the pointer is, but not where its place has another name."""
+        unknown = next((key for key in given if key != "action" and key not in self.properties), None)
+        if unknown is not None:
+            raise ParseError(f"{given['action']} has no argument {unknown!r:.40}; a place is given by coordinate")
+
     def _finished(self, name: str, given: Mapping[str, Json]) -> Action | None:
         if name == "answer":
             return finish(_text(given))
@@ -173,6 +179,8 @@ class QwenComputerGrammar(QwenGrammar):
         given: Mapping[str, Any] = call.arguments
         name, view, point = given["action"], call.view, given.get("coordinate")
         if name in _CLICKS:
+            if point is None:
+                self._check_names(given)
             return act("click", view, point=point, **_CLICKS[name])
         if name == "mouse_move":
             return act("move", view, point=_needed(given, "coordinate"))
@@ -229,11 +237,11 @@ class QwenMobileGrammar(QwenGrammar):
 
     def _action(self, call: Action) -> Action:
         given: Mapping[str, Any] = call.arguments
-        name, view, point = given["action"], call.view, given.get("coordinate")
+        name, view = given["action"], call.view
         if name == "click":
-            return act("click", view, point=point)
+            return act("click", view, point=_needed(given, "coordinate"))
         if name == "long_press":
-            return act("long_press", view, point=point, duration_s=given.get("time"))
+            return act("long_press", view, point=_needed(given, "coordinate"), duration_s=given.get("time"))
         if name == "swipe":
             return act("drag", view, path=[_needed(given, "coordinate"), _needed(given, "coordinate2")])
         if name == "type":
@@ -252,9 +260,9 @@ class QwenMobileGrammar(QwenGrammar):
         spot = {"coordinate": given["point"]} if "point" in given else {}
         if action.kind == "answer":
             return self._end(action)
-        if action.name == "click" and only(action, "point"):
+        if action.name == "click" and spot and only(action, "point"):
             return {"action": "click", **spot}
-        if action.name == "long_press" and only(action, "point", "duration_s"):
+        if action.name == "long_press" and spot and only(action, "point", "duration_s"):
             return {"action": "long_press", **spot, **_time(action)}
         if action.name == "drag" and only(action, "path") and len(given["path"]) == 2:
             return {"action": "swipe", "coordinate": given["path"][0], "coordinate2": given["path"][1]}

@@ -32,8 +32,9 @@ WAIT_S = 5.0
 MAX_HOTKEY = 3
 """Most keys of a hotkey."""
 _ACTION_LINE = re.compile(r"^[^\S\n]*Action:", re.MULTILINE)
-_NUMBER = re.compile(r"[-+]?\d{1,12}(?:\.\d{1,12})?")
-_TOKENS = re.compile(r"<\|box_start\|>|<\|box_end\|>|</?point>|</?bbox>")
+_NUMBER = re.compile(r"[-+]?(?:\d{1,12}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,3})?")
+_BETWEEN = re.compile(r"(?:<\|box_start\|>|<\|box_end\|>|</?point>|</?bbox>|[\s,;()\[\]\uff08\uff09\uff0c])+")
+"""Whatever stands before, between and behind the numbers of a location."""
 _CLICKS: dict[str, dict[str, Json]] = {
     "click": {}, "left_single": {}, "left_click": {}, "left_double": {"clicks": 2}, "double_click": {"clicks": 2},
     "right_single": {"button": "right"}, "right_click": {"button": "right"}, "middle_click": {"button": "middle"},
@@ -48,6 +49,8 @@ _PLAIN: dict[str, str] = {
     "open_computer": "screenshot", "call_user": "call_user", "calluser": "call_user",
 }  # fmt: skip
 _DIRECTIONS = {"down": (0, 1), "up": (0, -1), "right": (1, 0), "left": (-1, 0)}
+_DRAGS = ("drag", "select", "left_click_drag", "swipe")
+_PLACED = (*_CLICKS, *_AT_POINT, *_DRAGS, "scroll")
 _STARTS = ("start_box", "start_point", "start_position", "start", "point", "box")
 _ENDS = ("end_box", "end_point", "end_position", "end")
 
@@ -118,6 +121,7 @@ def action_of(call: Call, screen: Screen) -> Action:
     """The canonical action that a UI-TARS call means. Raises ParseError or ToolError."""
     name, given = call.name, call.arguments
     start, end = _location(call, _STARTS, screen), _location(call, _ENDS, screen)
+    _check_place(call, start)
     view = screen.index if start is not None or end is not None else None
     if name in _CLICKS:
         return act("click", view, point=start, **_CLICKS[name])
@@ -125,7 +129,7 @@ def action_of(call: Call, screen: Screen) -> Action:
         return act(_AT_POINT[name], view, point=start)
     if name in _PLAIN:
         return act(_PLAIN[name])
-    if name in ("drag", "select", "left_click_drag", "swipe"):
+    if name in _DRAGS:
         if end is None:
             raise ParseError(f"{name} needs an end_box or end_point")
         return act("drag", view, path=[point for point in (start, end) if point is not None])
@@ -151,7 +155,9 @@ def _typed(given: dict[str, str]) -> Action:
 
 
 def _hotkey(given: dict[str, str]) -> Action:
-    words = [word for word in _needed(given, "key", "hotkey", "keys", "0").lower().split() if word]
+    words = _needed(given, "key", "hotkey", "keys", "0").lower().split()
+    # A plus joins, but at the end it is a key.
+    words = [word for word in words[:-1] if word != "+"] + words[-1:]
     keys = [key for word in words for key in (word.split("+") if len(word) > 1 and "+" in word else [word])]
     return act("key", keys=[key for key in keys if key])
 
@@ -178,12 +184,35 @@ def _location(call: Call, names: Sequence[str], screen: Screen) -> list[float] |
     """The point of the first of these arguments that is given."""
     for name in names:
         if name in call.arguments:
-            bare = _TOKENS.sub(" ", call.arguments[name][:400])
-            numbers = [float(number) for number in _NUMBER.findall(bare)]
-            if len(numbers) not in (2, 4):
+            words = _words(call.arguments[name])
+            if not words and call.name == "scroll":
+                continue
+            if not _is_place(words):
                 raise ParseError(f"{call.name}: {name} must hold two or four numbers, got {call.arguments[name]!r:.80}")
-            return screen.point(f"{call.name}: {name}", numbers)
+            return screen.point(f"{call.name}: {name}", [float(word) for word in words])
     return None
+
+
+def _words(place: str) -> list[str]:
+    """What a location consists of, without brackets and tokens."""
+    return [word for word in _BETWEEN.split(place[:400]) if word]
+
+
+def _is_place(words: Sequence[str]) -> bool:
+    return len(words) in (2, 4) and all(map(_NUMBER.fullmatch, words))
+
+
+def _check_place(call: Call, start: list[float] | None) -> None:
+    """A click needs its place, and a place by another name is an error: else what is meant for somewhere would happen
+    where the pointer is."""
+    if start is not None or call.name not in _PLACED:
+        return
+    known = (*_STARTS, *_ENDS)
+    other = next((name for name, text in call.arguments.items() if name not in known and _is_place(_words(text))), None)
+    if other is not None:
+        raise ParseError(f"{call.name}: a place is given by start_box or point, not by {other!r:.40}")
+    if call.name in _CLICKS or _AT_POINT.get(call.name) in ("move", "long_press"):
+        raise ParseError(f"{call.name} needs a start_box or point")
 
 
 def _direction(call: Call) -> tuple[int, int]:
@@ -201,7 +230,7 @@ def call_of(action: Action, screen: Screen, location: str) -> Call:
     spot = {}
     if "point" in given:
         spot = {names[location]: _spot(action, given["point"], screen, location)}
-    if action.name == "click" and only(action, "point", "button", "clicks"):
+    if action.name == "click" and spot and only(action, "point", "button", "clicks"):
         kind = {key: value for key, value in given.items() if key != "point"}
         name = next((name for name, meant in _CLICKS.items() if meant == kind), None)
         if name is not None:
@@ -215,7 +244,8 @@ def call_of(action: Action, screen: Screen, location: str) -> Call:
         word = next((word for word, meant in _DIRECTIONS.items() if meant == step), None)
         if word is not None:
             return Call("scroll", {**spot, "direction": word})
-    if action.name in ("move", "long_press", "mouse_down", "mouse_up") and only(action, "point"):
+    placed = bool(spot) or action.name in ("mouse_down", "mouse_up")
+    if action.name in ("move", "long_press", "mouse_down", "mouse_up") and placed and only(action, "point"):
         return Call("move_to" if action.name == "move" else action.name, spot)
     return _plain_call(action)
 

@@ -1,7 +1,8 @@
 """UI-TARS-2's function calls: a thought, then ``<seed:tool_call>`` with ``<function=NAME>`` and parameters.
 
-Source: the package ui-tars 0.5.1, format_transfer. Tags may carry the suffix ``_never_used_`` and letters; names and
-arguments are those of ``ui_tars``. Values stand as they are, without escapes.
+Source: the package ui-tars 0.5.1, format_transfer. Tags may carry the suffix ``_never_used_`` and letters, or name by
+attributes (``<function name="NAME">``, ``<parameter name="KEY" string="true">``); names and arguments are those of
+``ui_tars``. Values stand as they are, without escapes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from mmturn.grammars.gui.places import Coordinates, Screen
 from mmturn.grammars.gui.ui_tars import UiTarsGrammar, action_of, call_of
 from mmturn.types import Action, ToolSpec
 
-_TAG = re.compile(r"<(/?)(seed:tool_call|function|parameter)(?:_never_used_\w{1,64})?(?:=([\w.-]{1,64}))?>")
+_TAG = re.compile(
+    r"<(/?)(seed:tool_call|function|parameter)(?:_never_used_\w{1,64})?"
+    r'(?:=([\w.-]{1,64})|\s+name="([\w.-]{1,64})")?(?:\s+string="(?:true|false)")?>'
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def _calls(text: str) -> list[Call]:
     inside, name, key, start = False, "", "", 0
     arguments: dict[str, str] = {}
     for tag in _TAG.finditer(text):
-        closing, kind, word = tag.group(1), tag.group(2), tag.group(3) or ""
+        closing, kind, word = tag.group(1), tag.group(2), tag.group(3) or tag.group(4) or ""
         if key and not (closing and kind == "parameter"):
             continue
         if kind == "seed:tool_call":

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmturn.errors import DataError, ParseError
+from mmturn.errors import DataError, ParseError, ToolError
 from mmturn.grammars.gui.dialect import Dialect, DialectConfig, only, written_key
 from mmturn.grammars.gui.key_names import BROWSER
 from mmturn.grammars.gui.places import Screen
@@ -59,7 +59,14 @@ class VisualWebArenaGrammar(Dialect):
         super().__init__(config or VisualWebArenaConfig())
 
     def _read(self, text: str, screen: Screen, tools: Sequence[ToolSpec]) -> tuple[Action, ...]:
-        return (_action(_fenced(text)),)
+        begin, ends = _fenced(text)
+        try:
+            return (_action(text[begin : ends[-1]].strip()),)
+        except (ParseError, ToolError):
+            if len(ends) == 1:
+                raise
+        # Backticks within the action are rarer than words behind it that hold some.
+        return (_action(text[begin : ends[0]].strip()),)
 
     def _write(self, actions: tuple[Action, ...], screen: Screen, thought: str) -> str:
         if len(actions) != 1:
@@ -97,14 +104,17 @@ class VisualWebArenaGrammar(Dialect):
         return name
 
 
-def _fenced(text: str) -> str:
-    """What stands between the first backticks behind the phrase and the last of all."""
+def _fenced(text: str) -> tuple[int, list[int]]:
+    """Where the action begins, behind the first backticks after the phrase (without it: the last pair but one), and
+    where it may end: at the next backticks, or at the last of all."""
     _, phrase, tail = text.partition(PHRASE)
     end = text.rfind(_FENCE)
     start = text.find(_FENCE, len(text) - len(tail)) if phrase else text.rfind(_FENCE, 0, max(end, 0))
-    if start < 0 or end < start + len(_FENCE):
+    begin = start + len(_FENCE)
+    if start < 0 or end < begin:
         raise ParseError(f'there is no action between triple backticks behind "{PHRASE}"')
-    return text[start + len(_FENCE) : end].strip()
+    first = text.find(_FENCE, begin)
+    return begin, [first] if first == end else [first, end]
 
 
 def _action(command: str) -> Action:
@@ -112,6 +122,10 @@ def _action(command: str) -> Action:
     name, rest = (found.group(1), found.group(2).strip()) if found else ("", "")
     if name in _PLAIN and not rest:
         return act(_PLAIN[name])
+    if name == "stop" and not rest:
+        return finish()
+    if name == "scroll" and rest in _SCROLLS:
+        rest = f"[{rest}]"
     if name == "type":
         return _typed(rest)
     if not rest.startswith("[") or not rest.endswith("]") or name not in _SIMPLE:

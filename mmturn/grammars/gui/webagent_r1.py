@@ -64,8 +64,7 @@ class WebAgentR1Grammar(Dialect):
         inside, end, _ = rest.rpartition("</answer>")
         if not opened or not end:
             raise ParseError("there is no <answer>...</answer>")
-        lines = [line for line in inside.split("\n") if not line.lstrip().startswith("#")]
-        calls = read_calls("\n".join(lines))
+        calls = read_calls(inside)
         if len(calls) != 1:
             raise ParseError(f"a turn is exactly one action, got {len(calls)}")
         return (_action(calls[0]),)

@@ -121,5 +121,6 @@ def _call(action: Action) -> str:
 def _plain(value: Json) -> Json:
     """The same with places to two decimals, and whole numbers without any."""
     if isinstance(value, float):
-        return int(value) if value.is_integer() else round(value, 2)
+        short = round(value, 2)
+        return int(short) if short.is_integer() else short
     return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -72,6 +72,12 @@ def test_coordinate_rules(coordinates: str, numbers: list[float], point: list[fl
     assert action.arguments["point"] == pytest.approx(point)
 
 
+@pytest.mark.parametrize(("name", "function"), [("computer_use", "left_click"), ("mobile_use", "click")])
+def test_a_box_counts_as_its_centre(name: str, function: str) -> None:
+    text = call(name, action=function, coordinate=[90, 190, 110, 210])
+    assert read(f"qwen_{name}", text, coordinates="view_px") == (act("click", 0, point=HERE),)
+
+
 @pytest.mark.parametrize(
     ("arguments", "action"),
     [
@@ -114,6 +120,8 @@ def test_mobile_r1_asks_for_all_three_tags() -> None:
         with pytest.raises(ParseError, match="<think>"):
             read("mobile_r1", broken)
     assert read("mobile_r1", dialect("mobile_r1").format(act("back"), [screen()], "hm")) == (act("back"),)
+    both = dialect("mobile_r1", max_calls=2).format_turn((act("back"), act("home")), [screen()], "hm")
+    assert read("mobile_r1", both, max_calls=2) == (act("back"), act("home"))
 
 
 def test_further_tools_are_offered_beside_the_function() -> None:
@@ -133,6 +141,7 @@ def test_further_tools_are_offered_beside_the_function() -> None:
     [
         ({"action": "key", "text": "ctrl+shift+Page_Down"}, act("key", keys=["ctrl", "shift", "page_down"])),
         ({"action": "key", "text": "Return"}, act("key", keys=["enter"])),
+        ({"action": "key", "text": "ctrl + c"}, act("key", keys=["ctrl", "c"])),
         ({"action": "key", "text": "super"}, act("key", keys=["meta"])),
         ({"action": "type", "text": "a < b"}, act("type", text="a < b")),
         ({"action": "mouse_move", "coordinate": HERE}, act("move", 0, point=HERE)),
@@ -169,6 +178,39 @@ def test_claude(given: dict[str, Any], action: Action) -> None:
         assert read("claude_computer", text) == (action,)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "action"),
+    [
+        ("claude_computer", '{"scroll_amount": 3, "scroll_direction": "up", "action": "scroll"}', act("scroll", dy=-3)),
+        ("claude_computer", '{"why": "it loads", "duration": 1, "action": "wait"}', act("wait", duration_s=1)),
+        ("openai_computer", '{"button": "left", "type": "click", "x": 100, "y": 200}', act("click", 0, point=HERE)),
+        ("openai_computer", '{"keys": ["CTRL", "A"], "type": "keypress"}', act("key", keys=["ctrl", "A"])),
+        ("computer_13", '{"why": "{", "action_type": "CLICK", "x": 100, "y": 200}', act("click", 0, point=HERE)),
+    ],
+)
+def test_the_order_of_keys_decides_nothing(name: str, text: str, action: Action) -> None:
+    assert read(name, f"I see {{'a': 1}} and {{\"b\": 2}}. {text}") == (action,)
+
+
+def test_words_and_thoughts_may_stand_beside_calls() -> None:
+    claude = [
+        {"type": "thinking", "thinking": "hm"},
+        {"type": "text", "text": "I wait."},
+        {"type": "tool_use", "id": "t", "name": "computer", "input": {"action": "wait"}},
+    ]
+    openai = [
+        {"type": "reasoning", "summary": []},
+        {"type": "message", "content": [{"type": "output_text", "text": "I wait."}]},
+        {"type": "computer_call", "call_id": "c", "action": {"type": "wait"}},
+    ]
+    assert read("claude_computer", json.dumps(claude)) == read("openai_computer", json.dumps(openai)) == (act("wait"),)
+
+
+def test_claude_s_plus_is_a_key_too() -> None:
+    for text, keys in (("ctrl++", ["ctrl", "+"]), ("+", ["+"]), ("ctrl+plus", ["ctrl", "+"])):
+        assert read("claude_computer", json.dumps({"action": "key", "text": text})) == (act("key", keys=keys),)
+
+
 def test_claude_s_older_tool_has_fewer_actions() -> None:
     text = '{"action": "triple_click", "coordinate": [1, 2]}'
     with pytest.raises(ParseError, match="action must be one of key, type"):
@@ -203,6 +245,7 @@ def test_claude_may_call_several_times() -> None:
             {"type": "scroll", "x": 100, "y": 200, "scroll_x": 0, "scroll_y": 300},
             act("scroll", 0, point=HERE, dx=0, dy=300, unit="px"),
         ),
+        ({"type": "scroll", "scroll_x": 9, "scroll_y": 0}, act("scroll", dx=9, unit="px")),
         ({"type": "type", "text": 'q "x"\n<'}, act("type", text='q "x"\n<')),
         ({"type": "wait"}, act("wait")),
         ({"type": "keypress", "keys": ["CTRL", "ENTER"]}, act("key", keys=["ctrl", "enter"])),
@@ -257,6 +300,8 @@ def test_computer_13(kind: str, parameters: dict[str, Any], action: Action) -> N
 def test_special_words(name: str) -> None:
     assert read(name, "WAIT") == (act("wait"),)
     assert read(name, "It cannot be done.\n```\nFAIL\n```") == (finish("", "infeasible"),)
+    language = "json" if name == "computer_13" else "python"
+    assert read(name, f"So:\n```{language}\nFAIL\n```") == (finish("", "infeasible"),)
     assert finish_status(read(name, " DONE\n")[0]) == "success"
 
 
@@ -284,11 +329,15 @@ def test_osworld_points_are_those_of_the_whole_screen(name: str) -> None:
         ("qwen_computer_use", "I click.", "neither a tool call"),
         ("qwen_computer_use", call("computer_use", action="left_click", coordinate=[1]), "list of 2 numbers"),
         ("qwen_computer_use", call("computer_use", action="fly"), "action must be one of"),
+        ("qwen_computer_use", call("computer_use", action="left_click", x=1, y=2), "no argument 'x'"),
+        ("qwen_mobile_use", call("mobile_use", action="click"), "click needs the argument coordinate"),
+        ("qwen_mobile_use", call("mobile_use", action="long_press", time=1), "needs the argument coordinate"),
         ("qwen_computer_use", call("computer_use", action="mouse_move"), "needs the argument coordinate"),
         ("qwen_computer_use", "<answer>4</answer>", "not between tags"),
         ("qwen_mobile_use", call("mobile_use", action="system_button", button="Up"), "must be one of Back"),
         ("claude_computer", '{"action": "fly"}', "action must be one of"),
         ("claude_computer", '{"action": "left_click", "coordinate": [1, 2', "not valid JSON"),
+        ("claude_computer", "{'action': 'left_click', 'coordinate': [1, 2]}", "not valid JSON"),
         ("claude_computer", '{"action": "scroll", "scroll_direction": "in", "scroll_amount": 1}', "scroll_direction"),
         ("claude_computer", '{"action": "type"}', "needs the argument text"),
         ("openai_computer", '{"type": "fly"}', "no action of type 'fly'"),
@@ -296,6 +345,9 @@ def test_osworld_points_are_those_of_the_whole_screen(name: str) -> None:
         ("openai_computer", '{"type": "drag", "path": 3}', "drag needs a path"),
         ("computer_13", '{"action_type": "FLY"}', "no action_type 'FLY'"),
         ("computer_13", "CLICK", "neither an object"),
+        ("computer_13", '{"action_type": "CLICK", "parameters": [1, 2]}', "parameters must be an object"),
+        ("computer_13", '{"action_type": "CLICK", "coordinate": [1, 2]}', "no parameter 'coordinate'"),
+        ("computer_13", '{"action_type": "SCROLL"}', "needs numbers dx and dy"),
         ("computer_13", '{"action_type": "PRESS"}', "list of names of keys"),
         ("computer_13", '{"action_type": "CLICK", "parameters": {"x": 1e400, "y": 1}}', "too large"),
     ],

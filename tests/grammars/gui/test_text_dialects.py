@@ -53,12 +53,26 @@ HERE: list[float] = [100.0, 200.0]
         ("computer.terminate(status='failure')", [finish("", "failure")]),
         ("computer.wait()", [act("wait")]),
         ("computer.tripleClick(x=100, y=200)", [act("click", 0, point=HERE, clicks=3)]),
+        ("computer.triple_click(x=100, y=200)", [act("click", 0, point=HERE, clicks=3)]),
         ("pyautogui.screenshot()", [act("screenshot")]),
+        ("pyautogui.moveTo(100, 200, 1, pyautogui.easeInQuad)", [act("move", 0, point=HERE)]),
+        ("pyautogui.click(100, 200, button=pyautogui.RIGHT)", [act("click", 0, point=HERE, button="right")]),
+        ("pyautogui.press(['num5', 'add'])", [act("key", keys=["5"]), act("key", keys=["+"])]),
+        ("pyautogui.click(100, 200)\nDONE", [act("click", 0, point=HERE), finish()]),
     ],
 )
 def test_pyautogui(code: str, actions: list[Action]) -> None:
     for text in (code, f"I act.\n```python\n{code}\n```"):
         assert read("pyautogui", text) == tuple(actions)
+
+
+def test_code_in_several_blocks() -> None:
+    """Those that say that they are Python count, and else the last."""
+    click, done = act("click", 0, point=[1, 2]), finish()
+    text = "It says\n```\nhello\n```\nso\n```python3\npyautogui.click(1, 2)\n```\nand\n```DONE```"
+    assert read("pyautogui", text) == (click, done)
+    assert read("pyautogui", "```\nhello\n```\n```\npyautogui.click(1, 2)\n```") == (click,)
+    assert read("pyautogui", "```python pyautogui.click(1, 2)```") == (click,)
 
 
 def test_aguvis_points_with_fractions() -> None:
@@ -87,6 +101,9 @@ def test_aguvis_points_with_fractions() -> None:
         "pyautogui.click(" * 300,
         "pyperclip.copy('x')",
         "pyautogui.click(f'{path}', 1)",
+        "pyautogui.click(place=(1, 2))",
+        "pyautogui.write()",
+        "pyautogui.write(pyautogui.__file__)",
         "",
     ],
 )
@@ -135,6 +152,8 @@ def answer(action: str, thought: str = "why") -> str:
         ("go_backward()", act("back")),
         ("go_forward()", act("forward")),
         ('# Element: the button\ndo(action="Click", element="5")\n# Note: done', act("click", element="5")),
+        ('do(action="Click", element="5")  # Note: done', act("click", element="5")),
+        ('do(action="Type", argument="a\n# b\nc", element="5")', act("type", text="a\n# b\nc", element="5")),
     ],
 )
 def test_webagent_r1(written: str, action: Action) -> None:
@@ -190,12 +209,20 @@ def summed_up(action: str) -> str:
         ("go_forward", act("forward")),
         ("stop [N/A]", finish("N/A")),
         ("stop []", finish("")),
+        ("stop", finish("")),
+        ("scroll down", act("scroll", dy=1, unit="page")),
     ],
 )
 def test_visualwebarena(written: str, action: Action) -> None:
     assert read("visualwebarena", summed_up(written), []) == (action,)
     assert read("visualwebarena", f"So:\n```{written}```", []) == (action,)
     assert read("visualwebarena", dialect("visualwebarena").format(action, [], "hm"), []) == (action,)
+
+
+def test_visualwebarena_s_words_behind_the_action() -> None:
+    text = f"{summed_up('click [5]')}, since ```x``` is there."
+    assert read("visualwebarena", text, []) == (act("click", element="5"),)
+    assert read("visualwebarena", summed_up("stop [```5```]"), []) == (finish("```5```"),)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +243,7 @@ def test_visualwebarena_errors(text: str) -> None:
         ),
         ("turn right 45 degrees, turn left 30 degrees", [act("turn", degrees=-45), act("turn", degrees=30)]),
         ("stop", [finish()]),
+        (", move forward 25cm,, stop,", [act("move_forward", distance_cm=25), finish()]),
     ],
 )
 def test_active_vln(written: str, actions: list[Action]) -> None:
@@ -236,7 +264,7 @@ def test_active_vln(written: str, actions: list[Action]) -> None:
         "I stop",
         "move forward 25cm;stop",
         "turn left -15 degrees",
-        ", stop",
+        ",",
         "stop, stop, stop, stop",
         "move forward 25cm\nstop",
         "<think></think>stop",

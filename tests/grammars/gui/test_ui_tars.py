@@ -37,6 +37,8 @@ HERE: list[float] = [100.0, 200.0]
         ("select(start_box='(100,200)', end_box='(3,4)')", act("drag", 0, path=[HERE, [3, 4]])),
         ("hotkey(key='ctrl c')", act("key", keys=["ctrl", "c"])),
         ("hotkey(key='ctrl+shift+t')", act("key", keys=["ctrl", "shift", "t"])),
+        ("hotkey(key='Ctrl + C')", act("key", keys=["ctrl", "c"])),
+        ("hotkey(key='ctrl +')", act("key", keys=["ctrl", "+"])),
         ("type(content='hello')", act("type", text="hello")),
         (r"type(content='it\'s \"here\"\n')", act("type", text='it\'s "here"', enter=True)),
         ("scroll(point='<point>100 200</point>', direction='down')", act("scroll", 0, point=HERE, dy=5)),
@@ -81,6 +83,27 @@ def test_every_literal(written: str, action: Action) -> None:
 )
 def test_the_published_beginnings(text: str) -> None:
     assert read("ui_tars", text) == (act("wait", duration_s=5),)
+
+
+@pytest.mark.parametrize(
+    ("place", "point"),
+    [
+        ("(1e2,2E+2)", HERE),
+        ("(100., .2e3)", HERE),
+        ("[90, 190, 110, 210]", HERE),
+        ("<|box_start|>(90,190),(110,210)<|box_end|>", HERE),
+        ("<point>100\n200</point>", HERE),
+        ("(-5,+7.5)", [-5, 7.5]),
+    ],
+)
+def test_numbers_of_a_place_are_read_whole(place: str, point: list[float]) -> None:
+    assert read("ui_tars", f"Action: click(start_box='{place}')") == (act("click", 0, point=point),)
+
+
+def test_a_scroll_may_leave_its_place_out() -> None:
+    for place in ("", "start_box='', ", "amount='3', "):
+        assert read("ui_tars", f"Action: scroll({place}direction='down')") == (act("scroll", dy=5),)
+    assert read("ui_tars", "Action: mouse_up()") == (act("mouse_up"),)
 
 
 def test_several_actions_may_stand_on_one_line() -> None:
@@ -155,6 +178,14 @@ def test_what_cannot_be_read_is_one_setting() -> None:
         ("Action: fly()", "no action 'fly'"),
         ("Action: click(start_box='here')", "two or four numbers"),
         ("Action: click(start_box='(1,2,3)')", "two or four numbers"),
+        ("Action: click(start_box='(x1=10, y1=20)')", "two or four numbers"),
+        ("Action: click(start_box='(1e999,2)')", "finite numbers"),
+        ("Action: click(start_box='')", "two or four numbers"),
+        ("Action: click()", "click needs a start_box"),
+        ("Action: hover()", "hover needs a start_box"),
+        ("Action: click(position='(1,2)')", "not by 'position'"),
+        ("Action: click('(1,2)')", "not by '0'"),
+        ("Action: drag(from_box='(1,2)', end_box='(3,4)')", "not by 'from_box'"),
         ("Action: scroll(start_box='(1,2)', direction='in')", "direction must be one of"),
         ("Action: hotkey(key='hyper x')", "no key 'hyper'"),
         ("Action: drag(start_box='(1,2)')", "needs an end_box"),
@@ -199,6 +230,8 @@ def test_the_forms_of_a_location() -> None:
         act("type", text="a\n"),
         finish("", "failure"),
         act("drag", 0, path=[[1, 2], [3, 4], [5, 6]]),
+        act("click"),
+        act("move"),
     ],
 )
 def test_what_it_has_no_form_for(action: Action) -> None:
@@ -221,3 +254,12 @@ def test_values_of_ui_tars_2_stand_as_they_are() -> None:
     assert "a < b </div>\n'q' \\n 😀" in text and read("ui_tars_xml", text) == (action,)
     with pytest.raises(DataError, match="holds a tag"):
         dialect("ui_tars_xml").format(act("type", text="</parameter>"), [screen()])
+
+
+def test_names_of_ui_tars_2_may_be_attributes() -> None:
+    text = (
+        '<seed:tool_call><function name="click"><parameter name="point" string="true"><point>500 250</point>'
+        '</parameter></function><function=type><parameter=content string="true">a</parameter></function>'
+        "</seed:tool_call>"
+    )
+    assert read("ui_tars_xml", text) == (act("click", 0, point=[960, 270]), act("type", text="a"))

@@ -168,6 +168,9 @@ def _key(arguments: Arguments, screen: tuple[int, int]) -> list[str]:
     keys: list[str] = list(arguments["keys"])
     if len(keys) == 1 and (keys[0] == "<" or (len(keys[0]) == 1 and keys[0] > "~")):
         return text_lines(keys[0])
+    if len(keys) > 1:
+        # pyautogui holds shift for a capital; in a chord it is a way to write the letter.
+        keys = [key.lower() for key in keys]
     names = [quoted(key_name(key)) for key in keys]
     if arguments.get("hold_s"):
         down, up = [_call("keyDown", name) for name in names], [_call("keyUp", name) for name in reversed(names)]

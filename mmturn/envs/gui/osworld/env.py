@@ -75,6 +75,8 @@ class OSWorldConfig:
     """What the action ``wait`` means where it names no time."""
     max_wait_s: float = 10.0
     """Longest that one action may wait or hold; a longer time is cut."""
+    call_user_tolerance: int = 3
+    """Calls of the user in an episode that are waits, as in UI-TARS's agent; the next says FAIL. -1: all are waits."""
     step_timeout_s: float = 120.0
     """Seconds after which a request to the guest is given up and the episode is recorded as failed."""
     ready_timeout_s: float = 300.0
@@ -90,6 +92,8 @@ class OSWorldConfig:
             read_address(address)
         if self.files and not Path(self.files).is_dir():
             raise ConfigError(f"files must be a folder, and there is no {self.files}")
+        if self.call_user_tolerance < -1:
+            raise ConfigError(f"call_user_tolerance must be -1 or more, got {self.call_user_tolerance}")
         for name in ("start_s", "setup_pause_s"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -106,6 +110,7 @@ class _Episode:
     place: Place
     lent: Lent
     files: TaskFiles
+    calls_of_user: int = 0
 
     def end(self) -> None:
         """Give the guest back and remove the files."""
@@ -202,7 +207,7 @@ class OSWorldEnv:
         tally.facts.pop("score")
         with self._losing():
             for one, code in zip(todo, codes, strict=True):
-                if one.name == "finish":
+                if one.name == "finish" or self._given_up(one):
                     return self._finished(one, tally)
                 if code:
                     ran = place.guest.execute(["python", "-c", code])
@@ -235,16 +240,23 @@ class OSWorldEnv:
 
     def _code(self, one: Todo) -> str:
         """The guest's code of an action; empty where it does nothing there."""
-        if one.name in ("finish", "screenshot", "call_user"):
+        if one.name in ("finish", "screenshot"):
             return ""
-        arguments = dict(one.arguments)
-        if one.name == "wait" and arguments.get("duration_s") is None:
+        name, arguments = ("wait", {}) if one.name == "call_user" else (one.name, dict(one.arguments))
+        if name == "wait" and arguments.get("duration_s") is None:
             arguments["duration_s"] = self.config.wait_s
-        return guest_code([(one.name, arguments)], self.place.screen)
+        return guest_code([(name, arguments)], self.place.screen)
+
+    def _given_up(self, one: Todo) -> bool:
+        """Whether the user was called once too often, which is FAIL: nobody answers."""
+        if one.name != "call_user" or self._episode is None:
+            return False
+        self._episode.calls_of_user += 1
+        return 0 <= self.config.call_user_tolerance < self._episode.calls_of_user
 
     def _finished(self, one: Todo, tally: Tally) -> Step:
         tally.note(one.name, one.points, one.outside)
-        status = one.arguments["status"]
+        status = one.arguments.get("status", "infeasible")
         verdict = self._judged(said_fail=status != "success")
         facts = {**tally.facts, **_told(verdict), "status": status, "done": True, "time": time.time()}
         return Step(None, True, facts, answer=str(one.arguments.get("text", "")))

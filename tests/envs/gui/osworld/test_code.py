@@ -79,6 +79,8 @@ def is_plain(code: str) -> None:
         (act("scroll", dy=-10, unit="px"), ["pyautogui.scroll(1)"]),
         (act("scroll", dy=1, unit="page"), ["pyautogui.scroll(-7)"]),
         (act("key", keys=["ctrl", "s"]), ['pyautogui.hotkey("ctrl", "s")']),
+        (act("key", keys=["ctrl", "C"]), ['pyautogui.hotkey("ctrl", "c")']),
+        (act("key", keys=["A"]), ['pyautogui.press("A")']),
         (act("key", keys=["page_up"]), ['pyautogui.press("pageup")']),
         (act("key", keys=["<"]), ['pyautogui.hotkey("shift", ",")']),
         (act("type", text="a<b"), ['pyautogui.write("a")', 'pyautogui.hotkey("shift", ",")', 'pyautogui.write("b")']),

@@ -12,7 +12,7 @@ from mmturn.envs.gui.osworld import setup
 from mmturn.envs.gui.osworld.client import Ran
 from mmturn.envs.gui.osworld.env import OSWorldConfig, OSWorldEnv
 from mmturn.envs.gui.osworld.guests import Lent
-from mmturn.errors import EnvError, NotRunnable, ToolError
+from mmturn.errors import ConfigError, EnvError, NotRunnable, ToolError
 from mmturn.geometry import Size
 from mmturn.gui_actions import act
 from mmturn.media import ImageStore
@@ -71,6 +71,21 @@ def test_waits(make, slept):
     env.step((act("wait"), act("wait", duration_s=60), act("screenshot")))
     assert slept == [7.0, 0.5, 0.5, 0.5]
     assert "time.sleep(3.0)" in codes(env) and "time.sleep(4.0)" in codes(env)
+
+
+def test_the_user_may_be_called_a_few_times(make):
+    """UI-TARS's agent: calls are waits, and after a few of them FAIL."""
+    env = make(call_user_tolerance=2, wait_s=3.0)
+    env.reset(as_task(evaluator={"func": "infeasible"}), 0)
+    assert env.step((act("call_user"), act("call_user"))).observation is not None
+    assert codes(env).count("time.sleep(3.0)") == 2
+    step = env.step((act("call_user"), act("wait")))
+    assert step.terminated and (step.facts["status"], step.facts["score"]) == ("infeasible", 1.0)
+    env = make(call_user_tolerance=-1)
+    env.reset(as_task(), 0)
+    assert all(env.step((act("call_user"),)).observation is not None for _ in range(5))
+    with pytest.raises(ConfigError, match="call_user_tolerance"):
+        make(call_user_tolerance=-2)
 
 
 def test_actions_that_are_allowed(make):
