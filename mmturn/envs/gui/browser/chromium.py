@@ -23,8 +23,9 @@ _ARGUMENTS = (
     # Requests are answered before they leave the page (session.py). Whatever got past that finds no name, and a proxy
     # that is not there.
     "--host-resolver-rules=MAP * ~NOTFOUND",
+    # One name is the headless shell's, the other that of whole browsers.
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
-    "--force-webrtc-ip-handling-policy",
     "--disable-quic",
     "--disable-file-system",
     "--deny-permission-prompts",
