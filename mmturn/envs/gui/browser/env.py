@@ -187,6 +187,7 @@ class BrowserEnv:
 
     async def _begin(self, world: World, session: Session, seed: int) -> tuple[str, bytes, str]:
         session.forget()
+        await session.let_go()
         size = world.size or Size(*self.config.size)
         if size != session.size:
             await session.page.set_viewport_size({"width": size.width, "height": size.height})

@@ -164,7 +164,7 @@ class Pool:
             log.warning("no session could be prepared: %s", error)
 
     async def _retire(self, session: Session, again: bool) -> None:
-        if again and self._lives(session) and len(self._used) < self.settings.kept:
+        if again and self._lives(session) and len(session.tabs) == 1 and len(self._used) < self.settings.kept:
             self._used.append(session)
             return
         try:
