@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from mmturn.rollout.workers.settings import WorkersConfig
 from mmturn.rollout.workers.starting import check_workers, make_pool
 from mmturn.testing.fakes import CharRenderer, PlanEngine, TextWorld, WordGrammar
 from mmturn.types import MEASURED, StopReason, Task
+from tests.rollout.worker_worlds import Judging
 
 WORLD = "tests.rollout.worker_worlds:make"
 
@@ -31,10 +33,10 @@ def pool_of(count=1, settings=None, timeout_s=20.0, **workers):
     return pool
 
 
-def roll(pool, names, plan=("look", "look", "=x"), **settings):
+def roll(pool, names, plan=("look", "look", "=x"), world=TextWorld, **settings):
     engine = PlanEngine({name: list(plan) for name in names}, batch=8)
     driver = Driver(
-        engine, CharRenderer(), WordGrammar(), stand_in(TextWorld(), pool, None), WorkerHost(pool),
+        engine, CharRenderer(), WordGrammar(), stand_in(world(), pool, None), WorkerHost(pool),
         RolloutConfig(**settings),
     )  # fmt: skip
     try:
@@ -71,6 +73,16 @@ def test_faults_in_workers_fail_their_own_episodes():
     assert turn.facts[MEASURED] == {"worker": "process-0.1"} and turn.policy_version == 3
     assert all(turn.facts[MEASURED]["worker"] for t in done.values() for turn in t.turns)
     assert all(gone(t.turns[0].facts["pid"]) for t in done.values())
+
+
+def test_a_world_in_a_worker_judges_at_a_limit_and_says_what_cannot_run():
+    pool = pool_of(1, {"judges": True})
+    names = ["well", "lacks", "lost", "odd"]
+    done = {t.task.id: t for t in roll(pool, names, ("look",) * 3, partial(Judging, 0.0), max_turns=2)}
+    assert done["well"].stop is StopReason.TURN_LIMIT and done["well"].facts == {"score": 0.5}
+    assert {done[name].stop for name in ("lacks", "lost")} == {StopReason.NOT_RUNNABLE}
+    assert done["lacks"].error == "it needs an application" and done["lost"].error == "the metric is not there"
+    assert done["odd"].stop is StopReason.ENV_FAILED and "cannot be stored" in done["odd"].error
 
 
 def test_a_slow_world_holds_nobody_up():

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 
+from mmturn.errors import NotRunnable
 from mmturn.interfaces import Step
 from mmturn.testing.fakes import TextWorld
 from mmturn.types import Observation
@@ -16,7 +17,7 @@ def make(settings, store):
     """Called in the worker."""
     if settings.get("fault"):
         raise ValueError("this world cannot be made")
-    return World(settings.get("slow_s", 0.0))
+    return (Judging if settings.get("judges") else World)(settings.get("slow_s", 0.0))
 
 
 class World(TextWorld):
@@ -49,3 +50,17 @@ class World(TextWorld):
         elif self.task.startswith("object"):
             return Step(Observation(("x",)), False, {"it": object()})
         return super().step(actions)
+
+
+class Judging(World):
+    """Judges at the end."""
+
+    def reset(self, task, seed):
+        if task.id.startswith("lacks"):
+            raise NotRunnable("it needs an application")
+        return super().reset(task, seed)
+
+    def conclude(self):
+        if self.task.startswith("lost"):
+            raise NotRunnable("the metric is not there")
+        return {"score": object() if self.task.startswith("odd") else 0.5}
