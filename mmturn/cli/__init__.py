@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -24,7 +25,9 @@ for _module in ("start", "training", "planning", "looking", "project"):
 
 def main() -> None:
     """Entry point. An error that mmturn raises on purpose, and a file or folder that cannot be written, is one line
-    on stderr and exit status 2."""
+    on stderr and exit status 2. Whoever is told to end (SIGTERM) ends what it has started first."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except MmturnError as error:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
@@ -167,6 +168,24 @@ def test_episodes_are_spread_over_the_workers():
     again = stand_in(TextWorld(), pool, None)()
     again.reset(Task("b", "?"), 0)
     assert again.served_by == envs[0].served_by, "the one with fewer"
+    pool.close()
+
+
+@pytest.mark.parametrize("while_it_goes_on", [True, False])
+def test_what_a_killed_worker_left_is_cleared_by_its_pool(tmp_path, monkeypatch, while_it_goes_on):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pool = pool_of(1, restart_backoff_s=0.0)
+    env = stand_in(TextWorld(), pool, None)()
+    left = env.reset(Task("leaves", "?"), 0).facts
+    (place,) = pool._places
+    os.kill(place.worker.link.pid, signal.SIGKILL)
+    assert Path(left["folder"]).is_dir() and Path(f"/proc/{left['pid']}").is_dir()
+    if while_it_goes_on:
+        env.reset(Task("next", "?"), 0)
+    else:
+        pool.close()
+    assert gone(left["pid"]) and list(tmp_path.iterdir()) == []
     pool.close()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
+from mmturn.envs.gui.scratch import Scratch
 from mmturn.errors import NotRunnable
 from mmturn.interfaces import Step
 from mmturn.testing.fakes import TextWorld
@@ -31,6 +33,10 @@ class World(TextWorld):
         self.task = task.id
         if self.task.startswith("exits at once"):
             os._exit(4)
+        if self.task.startswith("leaves"):
+            scratch = Scratch()
+            child = subprocess.Popen(["sleep", "100"], env={**os.environ, **scratch.environment})
+            return Observation(("left",), facts={"pid": child.pid, "folder": str(scratch.path)})
         print("a line that is no message")
         return Observation((f"start {seed}",), facts={"pid": os.getpid()})
 

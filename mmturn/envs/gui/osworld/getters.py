@@ -32,8 +32,12 @@ def look_up(place: Place, config: Mapping[str, Json]) -> Any:
         raise NotRunnable(f"there is no getter {name!r:.60} here")
     try:
         return GETTERS[name](place, config)
+    except FileNotFoundError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise EnvError(f"the getter {name} cannot use {dict(config)!r:.200}: {error!r:.100}") from error
+    except OSError as error:
+        raise EnvError(f"the getter {name} cannot keep what it found: {error}") from error
 
 
 def _rule(place: Place, config: Mapping[str, Any]) -> Any:
