@@ -235,7 +235,7 @@ async def _travel(session: Session, where: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _arriving() -> AsyncIterator[None]:
-    """An address that is blocked, or that nothing is loaded from, is no fault of the browser, which shows what it can."""
+    """An address that is blocked, or that nothing is loaded from, is no fault of the browser: it shows what it can."""
     from playwright.async_api import Error
 
     try:

@@ -167,7 +167,7 @@ GETTERS: Mapping[str, Getter] = {
     "cache_file": _cache_file,
     "vm_command_line": _command("output"),
     "vm_command_error": _command("error"),
-    "vm_terminal_output": lambda place, config: place.guest.terminal(),
+    "vm_terminal_output": lambda place, config: place.guest.terminal(needed=True),
     "vm_screen_size": lambda place, config: place.guest.size("/screen_size"),
     "vm_window_size": lambda place, config: place.guest.size(
         "/window_size", app_class_name=str(config["app_class_name"])
