@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 _MOST_TABS = 20
 _MOST_NOTES = 50
-_NAVIGATIONS = 5
+_NAVIGATIONS, _SHOTS, _PAUSE_S = 20, 5, 0.05
+"""How often a page is asked again that was just leaving for another one, and seconds between."""
 BLANK = "about:blank"
 
 
@@ -89,9 +90,18 @@ class Session:
 
     async def screenshot(self) -> bytes:
         """What is seen, as PNG: ``size`` times ``scale`` pixels."""
-        page = self.page
-        await page.wait_for_load_state("load")
-        shot = await page.screenshot(type="png", animations="allow", caret="initial")
+        from playwright.async_api import Error
+
+        for left in reversed(range(_SHOTS)):
+            page = self.page
+            await page.wait_for_load_state("load")
+            try:
+                shot = await page.screenshot(type="png", animations="allow", caret="initial")
+                break
+            except Error as error:  # just as one page takes the other's place, there is none to be seen
+                if "Unable to capture" not in error.message or not left:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
         self._check_fault()
         return shot
 
@@ -108,6 +118,7 @@ class Session:
                 if "Execution context was destroyed" not in error.message and "navigat" not in error.message:
                     raise
                 await there.wait_for_load_state("load")
+                await asyncio.sleep(_PAUSE_S)
         raise EnvError(f"the page {self.page.url:.200} goes on to another again and again")
 
     async def new_tab(self) -> None:
