@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -22,9 +23,16 @@ for _module in ("start", "training", "planning", "looking", "project"):
     import_module(f"mmturn.cli.{_module}").add_to(app)
 
 
+def _end(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break off what ends its worlds
+    sys.exit(128 + signal.SIGTERM)
+
+
 def main() -> None:
     """Entry point. An error that mmturn raises on purpose, and a file or folder that cannot be written, is one line
-    on stderr and exit status 2."""
+    on stderr and exit status 2. Whoever is told to end (SIGTERM) ends what it has started first."""
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _end)
     try:
         app()
     except MmturnError as error:

@@ -265,3 +265,17 @@ def test_doctor_names_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert doctor._browser().state == "warn"
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     assert doctor._ray().state == "warn" and "pip install mmturn[ray]" in doctor._ray().advice
+
+
+TOLD_TO_END = """
+import atexit, os, signal, time
+import mmturn.cli as cli
+atexit.register(print, "its worlds are closed")
+cli.app = lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(20))
+cli.main()
+"""
+
+
+def test_a_command_that_is_told_to_end_ends_what_it_started() -> None:
+    done = subprocess.run([sys.executable, "-c", TOLD_TO_END], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 128 + 15 and done.stdout == "its worlds are closed\n"

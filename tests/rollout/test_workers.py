@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from mmturn.rollout.workers.settings import WorkersConfig
 from mmturn.rollout.workers.starting import check_workers, make_pool
 from mmturn.testing.fakes import CharRenderer, PlanEngine, TextWorld, WordGrammar
 from mmturn.types import MEASURED, StopReason, Task
+from tests.rollout.worker_worlds import Judging
 
 WORLD = "tests.rollout.worker_worlds:make"
 
@@ -31,10 +34,10 @@ def pool_of(count=1, settings=None, timeout_s=20.0, **workers):
     return pool
 
 
-def roll(pool, names, plan=("look", "look", "=x"), **settings):
+def roll(pool, names, plan=("look", "look", "=x"), world=TextWorld, **settings):
     engine = PlanEngine({name: list(plan) for name in names}, batch=8)
     driver = Driver(
-        engine, CharRenderer(), WordGrammar(), stand_in(TextWorld(), pool, None), WorkerHost(pool),
+        engine, CharRenderer(), WordGrammar(), stand_in(world(), pool, None), WorkerHost(pool),
         RolloutConfig(**settings),
     )  # fmt: skip
     try:
@@ -71,6 +74,16 @@ def test_faults_in_workers_fail_their_own_episodes():
     assert turn.facts[MEASURED] == {"worker": "process-0.1"} and turn.policy_version == 3
     assert all(turn.facts[MEASURED]["worker"] for t in done.values() for turn in t.turns)
     assert all(gone(t.turns[0].facts["pid"]) for t in done.values())
+
+
+def test_a_world_in_a_worker_judges_at_a_limit_and_says_what_cannot_run():
+    pool = pool_of(1, {"judges": True})
+    names = ["well", "lacks", "lost", "odd"]
+    done = {t.task.id: t for t in roll(pool, names, ("look",) * 3, partial(Judging, 0.0), max_turns=2)}
+    assert done["well"].stop is StopReason.TURN_LIMIT and done["well"].facts == {"score": 0.5}
+    assert {done[name].stop for name in ("lacks", "lost")} == {StopReason.NOT_RUNNABLE}
+    assert done["lacks"].error == "it needs an application" and done["lost"].error == "the metric is not there"
+    assert done["odd"].stop is StopReason.ENV_FAILED and "cannot be stored" in done["odd"].error
 
 
 def test_a_slow_world_holds_nobody_up():
@@ -158,6 +171,24 @@ def test_episodes_are_spread_over_the_workers():
     pool.close()
 
 
+@pytest.mark.parametrize("while_it_goes_on", [True, False])
+def test_what_a_killed_worker_left_is_cleared_by_its_pool(tmp_path, monkeypatch, while_it_goes_on):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    pool = pool_of(1, restart_backoff_s=0.0)
+    env = stand_in(TextWorld(), pool, None)()
+    left = env.reset(Task("leaves", "?"), 0).facts
+    (place,) = pool._places
+    os.kill(place.worker.link.pid, signal.SIGKILL)
+    assert Path(left["folder"]).is_dir() and Path(f"/proc/{left['pid']}").is_dir()
+    if while_it_goes_on:
+        env.reset(Task("next", "?"), 0)
+    else:
+        pool.close()
+    assert gone(left["pid"]) and list(tmp_path.iterdir()) == []
+    pool.close()
+
+
 OWNER = """
 import os, signal, time
 from mmturn.rollout.workers.link import Start
@@ -209,7 +240,7 @@ def test_a_browser_of_a_worker_ends_with_a_parent_that_is_killed(chromium, tmp_p
     )  # fmt: skip
     pids = list(map(int, done.stdout.split()))
     assert done.returncode == -signal.SIGKILL and len(pids) > 2, "the worker, and Chromium's processes"
-    assert all(gone(pid) for pid in pids) and not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert all(gone(pid) for pid in pids) and list(tmp_path.glob("mmturn-gui-*")) == []
 
 
 LIGHT = """

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
+from mmturn.envs.gui.scratch import Scratch
+from mmturn.errors import NotRunnable
 from mmturn.interfaces import Step
 from mmturn.testing.fakes import TextWorld
 from mmturn.types import Observation
@@ -16,7 +19,7 @@ def make(settings, store):
     """Called in the worker."""
     if settings.get("fault"):
         raise ValueError("this world cannot be made")
-    return World(settings.get("slow_s", 0.0))
+    return (Judging if settings.get("judges") else World)(settings.get("slow_s", 0.0))
 
 
 class World(TextWorld):
@@ -30,6 +33,10 @@ class World(TextWorld):
         self.task = task.id
         if self.task.startswith("exits at once"):
             os._exit(4)
+        if self.task.startswith("leaves"):
+            scratch = Scratch()
+            child = subprocess.Popen(["sleep", "100"], env={**os.environ, **scratch.environment})
+            return Observation(("left",), facts={"pid": child.pid, "folder": str(scratch.path)})
         print("a line that is no message")
         return Observation((f"start {seed}",), facts={"pid": os.getpid()})
 
@@ -49,3 +56,17 @@ class World(TextWorld):
         elif self.task.startswith("object"):
             return Step(Observation(("x",)), False, {"it": object()})
         return super().step(actions)
+
+
+class Judging(World):
+    """Judges at the end."""
+
+    def reset(self, task, seed):
+        if task.id.startswith("lacks"):
+            raise NotRunnable("it needs an application")
+        return super().reset(task, seed)
+
+    def conclude(self):
+        if self.task.startswith("lost"):
+            raise NotRunnable("the metric is not there")
+        return {"score": object() if self.task.startswith("odd") else 0.5}

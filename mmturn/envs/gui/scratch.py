@@ -17,8 +17,11 @@ log = logging.getLogger(__name__)
 
 MARK = "MMTURN_GUI_SCRATCH"
 """Environment variable of every process that belongs to a scratch folder: its path."""
+_TRIES = 10
 _CLAIM = "display"
 """File of a folder: the number of its X display, and the user of its applications."""
+_SHARED = ("/tmp", "/tmp/.ICE-unix", "/var/tmp", "/dev/shm", "/run/lock")
+"""Where any user may write."""
 
 
 class Scratch:
@@ -30,13 +33,19 @@ class Scratch:
 
     def __init__(self, parent: Path | None = None) -> None:
         """``parent``: where (default: the temporary folder). Clears away first what dead owners left there."""
-        self.home = Path(parent or tempfile.gettempdir()) / f"mmturn-gui-{os.getuid()}"
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.home.stat().st_uid != os.getuid():
-            raise OSError(f"{self.home} belongs to somebody else; set TMPDIR")
-        sweep(self.home)
+        self.home = _home(parent)
         prefix = f"{_namespace()}-{os.getpid()}-{_started(os.getpid())}-"
-        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.home))
+        for attempt in range(_TRIES):
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                if self.home.stat().st_uid != os.getuid():
+                    raise OSError(f"{self.home} belongs to somebody else; set TMPDIR")
+                sweep(self.home)
+                self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=self.home))
+                return
+            except FileNotFoundError:  # the last of its folders went just now, and it with that
+                if attempt + 1 == _TRIES:
+                    raise
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,6 +69,18 @@ class Scratch:
         _clear(self.path)
         with contextlib.suppress(OSError):
             self.home.rmdir()
+
+
+def clear_leftovers(parent: Path | None = None) -> None:
+    """Clear away what dead owners left, where ``Scratch`` would; for who ends such an owner and starts no other."""
+    home = _home(parent)
+    sweep(home)
+    with contextlib.suppress(OSError):
+        home.rmdir()
+
+
+def _home(parent: Path | None) -> Path:
+    return Path(parent or tempfile.gettempdir()) / f"mmturn-gui-{os.getuid()}"
 
 
 def sweep(home: Path) -> list[Path]:
@@ -91,10 +112,12 @@ def processes_of(folder: Path) -> list[int]:
 
 def _clear(folder: Path) -> None:
     """Processes first: they would write on. A killed one may have children that were just about to start."""
-    display = _claimed(folder)[0]
+    display, user = _claimed(folder)
     _kill(folder)
     if display is not None:
         _forget_display(display)
+    if user is not None:
+        _remove_files_of(user)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -132,6 +155,20 @@ def _forget_display(display: int) -> None:
                 path.unlink(missing_ok=True)
             return
         time.sleep(0.005)
+
+
+def _remove_files_of(user: int) -> None:
+    """What a throw-away user wrote where every user may: a terminal takes any path."""
+    for shared in _SHARED:
+        with contextlib.suppress(OSError), os.scandir(shared) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_uid != user:
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path, ignore_errors=True)
+                    else:
+                        os.unlink(entry.path)
 
 
 def _lives(display: int) -> bool:

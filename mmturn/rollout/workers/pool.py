@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from mmturn.envs.gui.scratch import clear_leftovers
 from mmturn.errors import EnvError
 from mmturn.rollout.workers.link import Gone, Link
 from mmturn.rollout.workers.settings import WorkersConfig
@@ -114,6 +115,7 @@ class WorkerPool:
         """The worker is gone, or must go now; its place gets another after the backoff."""
         self._give_up(worker, why)
         worker.link.kill()
+        clear_leftovers()  # its browsers and displays
 
     def wear_out(self, worker: Worker, why: str) -> None:
         """A step that never ends keeps a thread of the worker: it gets no more episodes, and ends with those it has."""
@@ -146,6 +148,7 @@ class WorkerPool:
             closer.start()
         for closer in closers:
             closer.join()
+        clear_leftovers()  # of those that had to be killed
 
     def _reserved(self) -> tuple[Worker, int] | None:
         """A place in the worker with the fewest environments, which is started if there is none; None: not yet."""

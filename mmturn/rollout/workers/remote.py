@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmturn.errors import EnvError, ToolError
-from mmturn.interfaces import Asks, Environment, Seated, Step
+from mmturn.errors import EnvError, NotRunnable, ToolError
+from mmturn.interfaces import Asks, Concludes, Environment, Seated, Step
 from mmturn.media.store import ImageStore
 from mmturn.rollout.hosts import ThreadHost
 from mmturn.rollout.workers.link import Gone, Message
@@ -16,7 +16,11 @@ from mmturn.store.codec import decode, encode
 from mmturn.types import Action, Json, Observation, Task, ToolSpec, View
 
 _MOST_WAITING = 512
-_ERRORS: dict[str, Callable[[str], Exception]] = {"ToolError": ToolError, "TimeoutError": TimeoutError}
+_ERRORS: dict[str, Callable[[str], Exception]] = {
+    "ToolError": ToolError,
+    "TimeoutError": TimeoutError,
+    "NotRunnable": NotRunnable,
+}
 
 
 class RemoteEnv:
@@ -131,16 +135,23 @@ class _Questions(RemoteEnv):
         return decode(self._state.get("asked"), Task | None)  # type: ignore[arg-type]
 
 
-class _SeatsAndQuestions(_Seats, _Questions):
-    """Both."""
+class _Verdicts(RemoteEnv):
+    """Of an environment that judges at the end."""
+
+    def conclude(self) -> Mapping[str, Json]:
+        """Facts of the episode as it stands."""
+        step: Step = decode(self._asked({"do": "conclude"}).head["step"], Step)
+        return step.facts
+
+
+_PARTS = ((Seated, _Seats), (Asks, _Questions), (Concludes, _Verdicts))
+"""What an environment may add, and what its stand-in then has."""
 
 
 def stand_in(env: Environment, pool: WorkerPool, store: ImageStore) -> Callable[[], RemoteEnv]:
     """Makes stand-ins for environments that are like ``env``."""
-    kinds = {
-        (False, False): RemoteEnv, (True, False): _Seats, (False, True): _Questions, (True, True): _SeatsAndQuestions,
-    }  # fmt: skip
-    kind, tools = kinds[isinstance(env, Seated), isinstance(env, Asks)], env.tools
+    parts = tuple(part for seam, part in _PARTS if isinstance(env, seam))
+    kind, tools = type("RemoteEnv", parts or (RemoteEnv,), {}), env.tools
     return lambda: kind(pool, store, tools)
 
 

@@ -20,6 +20,8 @@ from mmturn.rollout.workers.wire import packed_message, read_message
 _END_S = 12.0
 """Seconds that environments have to close."""
 _LOOK_S = 1.0
+_ENDING = threading.Event()
+"""Set when it ends: nothing may break off what closes the environments."""
 
 
 class _Answers:
@@ -62,6 +64,7 @@ def serve(questions: IO[bytes], answers: IO[bytes]) -> None:
     except ValueError:
         return  # the parent ended while it wrote
     finally:
+        _ENDING.set()
         threading.Thread(target=_give_up, daemon=True).start()
         service.close()
 
@@ -82,6 +85,12 @@ def _give_up() -> None:
     os._exit(1)
 
 
+def _end(*_: object) -> None:
+    if not _ENDING.is_set():
+        _ENDING.set()
+        sys.exit(0)
+
+
 def main() -> None:
     """Keep the two pipes for the protocol: whatever an environment prints goes to the standard error."""
     questions = os.fdopen(os.dup(0), "rb")
@@ -89,7 +98,7 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.dup2(2, 1)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _end)
     serve(questions, answers)
 
 

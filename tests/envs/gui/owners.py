@@ -12,8 +12,9 @@ from mmturn.envs.gui.scratch import processes_of
 
 
 def run_owner(program: Path, how: str, folder: Path) -> Path:
-    """Run it with temporary files in ``folder``; the scratch folder that it printed."""
-    environment = {**os.environ, "TMPDIR": str(folder)}
+    """Run it with temporary files, and a home, in ``folder``; the scratch folder that it printed."""
+    places = {name: str(folder) for name in ("TMPDIR", "HOME")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")} | places
     done = subprocess.run(
         [sys.executable, str(program), how], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -193,7 +193,7 @@ async def _key_down(session: Session, arguments: Arguments) -> None:
     if name is None:
         raise ToolError(f"the key {arguments['key']!r} is on no keyboard here; type it")
     await session.page.keyboard.down(name)
-    session.held.append(name)
+    session.held = [*(other for other in session.held if other != name), name]
 
 
 async def _key_up(session: Session, arguments: Arguments) -> None:
@@ -223,12 +223,26 @@ async def _select_option(session: Session, arguments: Arguments) -> None:
 
 async def _goto(session: Session, arguments: Arguments) -> None:
     url = arguments["url"].strip()
-    await session.goto(url if "://" in url or url.startswith("about:") else f"https://{url}")
+    async with _arriving():
+        await session.goto(url if "://" in url or url.startswith("about:") else f"https://{url}")
 
 
 async def _travel(session: Session, where: str) -> None:
     page = session.page
-    await (page.go_back(wait_until="load") if where == "back" else page.go_forward(wait_until="load"))
+    async with _arriving():
+        await (page.go_back(wait_until="load") if where == "back" else page.go_forward(wait_until="load"))
+
+
+@contextlib.asynccontextmanager
+async def _arriving() -> AsyncIterator[None]:
+    """An address that is blocked, or that nothing is loaded from, is no fault of the browser: it shows what it can."""
+    from playwright.async_api import Error
+
+    try:
+        yield
+    except Error as error:
+        if "net::ERR_" not in error.message and "Download is starting" not in error.message:
+            raise
 
 
 async def _back(session: Session, arguments: Arguments) -> None:
@@ -240,7 +254,8 @@ async def _forward(session: Session, arguments: Arguments) -> None:
 
 
 async def _reload(session: Session, arguments: Arguments) -> None:
-    await session.page.reload(wait_until="load")
+    async with _arriving():
+        await session.page.reload(wait_until="load")
 
 
 async def _new_tab(session: Session, arguments: Arguments) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmturn.envs.gui.needs import chromium
 from mmturn.envs.gui.scratch import Scratch
+from mmturn.errors import EnvError
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Playwright
@@ -23,8 +24,9 @@ _ARGUMENTS = (
     # Requests are answered before they leave the page (session.py). Whatever got past that finds no name, and a proxy
     # that is not there.
     "--host-resolver-rules=MAP * ~NOTFOUND",
+    # One name is the headless shell's, the other that of whole browsers.
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
-    "--force-webrtc-ip-handling-policy",
     "--disable-quic",
     "--disable-file-system",
     "--deny-permission-prompts",
@@ -36,6 +38,8 @@ _ARGUMENTS = (
 )
 _NO_PROXY_THERE = "http://127.0.0.1:9"
 _CLOSE_S = 5.0
+_MOST_PATH = 107 - len("/org.chromium.Chromium.abcdef/SingletonSocket")
+"""Characters of a temporary folder in which a whole browser can have its socket; the headless shell has none."""
 
 
 @dataclass
@@ -68,10 +72,18 @@ async def launch(timeout_s: float, scratch_in: Path | None = None) -> Chromium:
     from playwright.async_api import async_playwright
 
     scratch = Scratch(scratch_in)
+    if "headless" not in Path(path).name and len(str(scratch.path)) > _MOST_PATH:
+        scratch.clear()
+        raise EnvError(
+            f"{path} cannot have its socket in {scratch.path}, which is longer than {_MOST_PATH} characters: "
+            "set TMPDIR to a shorter one, or install chromium-headless-shell"
+        )
     root = os.geteuid() == 0
     if root:
         log.warning("the browser runs without its sandbox because you are root; use another user for pages of others")
-    environment: dict[str, Any] = {**os.environ, **scratch.environment}
+    # A whole browser writes into the folders of settings too.
+    own = dict.fromkeys(("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"), str(scratch.path))
+    environment: dict[str, Any] = {**os.environ, **scratch.environment, **own}
     playwright = None
     try:
         with _temporary_files_in(scratch):

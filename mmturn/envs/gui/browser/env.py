@@ -132,9 +132,9 @@ class BrowserEnv:
                 said, shot, words = pool.run(self._begin(world, session, seed_of_task(task, seed)), limit)
                 break
             except EnvError as error:
-                alive = session.context.browser is not None and session.context.browser.is_connected()
+                gone = not session.tabs or session.context.browser is None or not session.context.browser.is_connected()
                 self._drop()
-                if attempt == 2 or alive:
+                if attempt == 2 or not gone:
                     raise EnvError(f"task {task.id}: {error}") from error
         self._world = world
         self._held.again = world.reuse is not None  # type: ignore[union-attr]
@@ -187,6 +187,7 @@ class BrowserEnv:
 
     async def _begin(self, world: World, session: Session, seed: int) -> tuple[str, bytes, str]:
         session.forget()
+        await session.let_go()
         size = world.size or Size(*self.config.size)
         if size != session.size:
             await session.page.set_viewport_size({"width": size.width, "height": size.height})

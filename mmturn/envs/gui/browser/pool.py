@@ -128,8 +128,22 @@ class Pool:
         return browser is not None and browser.is_connected() and session.fault is None and bool(session.tabs)
 
     async def _open(self) -> Session:
+        from playwright.async_api import Error
+
+        chromium = await self._running()
+        try:
+            return await Session.open(chromium.browser, self.settings.size, self.settings.scale)
+        except Error as error:  # that it is gone may not be known yet
+            await self._end_of(chromium, f"it opens no session: {error.message.splitlines()[0]:.200}")
         chromium = await self._running()
         return await Session.open(chromium.browser, self.settings.size, self.settings.scale)
+
+    async def _end_of(self, chromium: Chromium, why: str) -> None:
+        """A browser that does not work any more is ended, and with it all of its sessions."""
+        if chromium is self._chromium and not self._closed:
+            log.warning("the browser is ended: %s", why)
+            self._chromium, self._fresh, self._used = None, [], []
+            await chromium.close()
 
     async def _running(self) -> Chromium:
         """The browser, started if there is none; after a failure not before a while, longer each time."""
@@ -164,7 +178,7 @@ class Pool:
             log.warning("no session could be prepared: %s", error)
 
     async def _retire(self, session: Session, again: bool) -> None:
-        if again and self._lives(session) and len(self._used) < self.settings.kept:
+        if again and self._lives(session) and len(session.tabs) == 1 and len(self._used) < self.settings.kept:
             self._used.append(session)
             return
         try:
@@ -172,11 +186,9 @@ class Pool:
         except Exception as error:
             # Even a page whose script never ends can be closed: it is the browser that does not answer any more.
             chromium = self._chromium
-            if not self._closed and chromium is not None and session.context.browser is chromium.browser:
+            if chromium is not None and session.context.browser is chromium.browser:
                 words = str(error).splitlines()[:1] or [type(error).__name__]
-                log.warning("a session could not be closed, so the browser is ended: %s", words[0])
-                self._chromium, self._fresh, self._used = None, [], []
-                await chromium.close()
+                await self._end_of(chromium, f"a session could not be closed: {words[0]}")
 
     async def _end(self) -> None:
         if self._refilling is not None:

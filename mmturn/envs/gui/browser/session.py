@@ -7,7 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from mmturn.envs.gui.browser.sites import Sites, origin, read_request
+from mmturn.envs.gui.browser.sites import Sites, read_request
 from mmturn.errors import EnvError, ToolError
 from mmturn.geometry import Point, Size
 
@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 _MOST_TABS = 20
 _MOST_NOTES = 50
-_NAVIGATIONS = 5
+_NAVIGATIONS, _SHOTS, _PAUSE_S = 20, 5, 0.05
+"""How often a page is asked again that was just leaving for another one, and seconds between."""
 BLANK = "about:blank"
 
 
@@ -58,6 +59,7 @@ class Session:
             viewport={"width": size.width, "height": size.height}, device_scale_factor=scale, accept_downloads=False,
             service_workers="block", locale="en-US", timezone_id="UTC", color_scheme="light", reduced_motion="reduce",
         )  # fmt: skip
+        context.set_default_timeout(0)  # deadlines are the caller's
         session = cls(context, size, scale)
         context.on("page", session._on_page)
         await context.route("**/*", session._on_request)
@@ -88,9 +90,18 @@ class Session:
 
     async def screenshot(self) -> bytes:
         """What is seen, as PNG: ``size`` times ``scale`` pixels."""
-        page = self.page
-        await page.wait_for_load_state("load")
-        shot = await page.screenshot(type="png", animations="allow", caret="initial")
+        from playwright.async_api import Error
+
+        for left in reversed(range(_SHOTS)):
+            page = self.page
+            await page.wait_for_load_state("load")
+            try:
+                shot = await page.screenshot(type="png", animations="allow", caret="initial")
+                break
+            except Error as error:  # just as one page takes the other's place, there is none to be seen
+                if "Unable to capture" not in error.message or not left:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
         self._check_fault()
         return shot
 
@@ -107,6 +118,7 @@ class Session:
                 if "Execution context was destroyed" not in error.message and "navigat" not in error.message:
                     raise
                 await there.wait_for_load_state("load")
+                await asyncio.sleep(_PAUSE_S)
         raise EnvError(f"the page {self.page.url:.200} goes on to another again and again")
 
     async def new_tab(self) -> None:
@@ -183,19 +195,20 @@ class Session:
 
     async def _on_request(self, route: Route) -> None:
         request = route.request
-        site = self.sites.at(request.url)
         try:
-            if site is None:
+            answer = None
+            try:
+                if self.sites.at(request.url) is not None:
+                    asked = read_request(request.method, request.url, request.post_data_buffer, request.headers)
+                    answer = self.sites.answer(request.url, asked, request.is_navigation_request())
+            except Exception:
+                log.exception("the site failed at %s", request.url)
+                await route.fulfill(status=500, body="the site failed", content_type="text/plain")
+                return
+            if answer is None:
                 if len(self.blocked) < _MOST_NOTES:
                     self.blocked.append(f"{request.url:.200}")
                 await route.abort("blockedbyclient")
-                return
-            asked = read_request(request.method, request.url, request.post_data_buffer, request.headers)
-            try:
-                answer = site.answer(asked)
-            except Exception:
-                log.exception("site %s failed at %s", origin(site), asked.path)
-                await route.fulfill(status=500, body="the site failed", content_type="text/plain")
                 return
             headers = {**answer.headers, "content-type": answer.content_type}
             await route.fulfill(status=answer.status, body=answer.body, headers=headers)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import mimetypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from mmturn.errors import ConfigError
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,42 @@ class Sites:
         if parts.scheme not in ("http", "https") or port not in (None, 80, 443) or parts.username is not None:
             return None
         return self._by_host.get(parts.hostname or "")
+
+    def answer(self, url: str, request: WebRequest, navigates: bool) -> WebResponse | None:
+        """What is answered at an address, redirects followed; None: it leads to where no site is. Raises what a site
+        raises.
+
+        Chromium would follow a redirect past the interception. A page that is ``navigates``d to is told of the new
+        address by a document, so that it has it; anything else gets what is there.
+        """
+        for _ in range(_MOST_REDIRECTS):
+            site = self.at(url)
+            if site is None:
+                return None
+            response = site.answer(request)
+            target = _target(response, url)
+            if target is None:
+                return response
+            url = target
+            if response.status not in (307, 308):
+                request = replace(request, method="GET", body=b"")
+            if navigates and request.method == "GET" and self.at(url) is not None:
+                return _on_to(url, response)
+            request = read_request(request.method, url, request.body, request.headers)
+        return WebResponse(b"<h1>Too many redirects</h1>", status=508)
+
+
+def _target(response: WebResponse, url: str) -> str | None:
+    """Where a redirect leads."""
+    told = next((value for name, value in response.headers.items() if name.lower() == "location"), None)
+    return urljoin(url, told) if told is not None and response.status in _REDIRECTS else None
+
+
+def _on_to(url: str, response: WebResponse) -> WebResponse:
+    """A document that leads on to an address, in place of itself."""
+    kept = {name: value for name, value in response.headers.items() if name.lower() == "set-cookie"}
+    script = json.dumps(url).replace("<", "\\u003c")
+    return WebResponse(f"<!DOCTYPE html><script>location.replace({script})</script>".encode(), headers=kept)
 
 
 def read_request(method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> WebRequest:

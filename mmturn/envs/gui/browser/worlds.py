@@ -23,7 +23,9 @@ STORAGE_FREE = "miniwob"
 """Sessions with this key show pages that keep nothing, so that they are used again."""
 _STATE_S = 10_000
 
-_BEGIN = """(seed) => {
+_BEGIN = """([seed, page]) => {
+  if (typeof core === 'undefined' || location.href.split('#')[0] !== page) return false;
+  window.mmturnBegun = true;
   core.EPISODE_MAX_TIME = 1e9;
   if (core.EP_TIMER !== null) core.endEpisode(0);
   document.activeElement?.blur();
@@ -32,10 +34,14 @@ _BEGIN = """(seed) => {
   // Beside the task, out of sight: nothing may scroll it into view.
   core.hideDisplay();
   window.scrollTo(0, 0);
+  return true;
 }"""
+"""Begins an episode on the page that is loaded; false where that is another one."""
 _SAYS = "() => { const said = core.getUtterance(); return String(said?.utterance ?? said ?? ''); }"
 _READY = "() => WOB_TASK_READY"
-_LOOK = "() => [WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL, WOB_REWARD_REASON]"
+_LOOK = """() => window.mmturnBegun === undefined ? [false, 0, ''] :
+  [WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL, WOB_REWARD_REASON]"""
+"""Whoever has gone to another page, or loaded this one anew, can do the task no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +99,18 @@ class MiniwobWorld:
     async def begin(self, session: Session, seed: int) -> str:
         """Seed the page, which is loaded first unless it is there already; the goal that it states."""
         await session.page.mouse.move(0, 0)
-        if session.key != self.reuse or session.key is None or self.name in RELOADED:
+        # A number, as the package seeds it: the text "0" would give another instance.
+        page = origin(self._site) + page_of(self.name)
+        arguments = [seed % 2**31, page]
+        same = session.key is not None and session.key == self.reuse and self.name not in RELOADED
+        # The policy before may have left the page.
+        if not (same and await session.evaluate(_BEGIN, arguments)):
             session.key = None
             session.sites = Sites([self._site])
-            await session.goto(origin(self._site) + page_of(self.name))
+            await session.goto(page)
             session.key = self.reuse
-        # A number, as the package seeds it: the text "0" would give another instance.
-        await session.evaluate(_BEGIN, seed % 2**31)
+            if not await session.evaluate(_BEGIN, arguments):
+                raise EnvError(f"{page} is no page of MiniWoB++")
         if not await session.evaluate(_READY):
             await session.page.wait_for_function(_READY, timeout=_STATE_S)
         said: str = await session.evaluate(_SAYS)

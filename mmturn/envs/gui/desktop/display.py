@@ -181,9 +181,14 @@ class Display:
         """Put a text into a selection."""
         holder = self.spawn(["xclip", "-i", "-selection", _selection(selection)], stdin=subprocess.PIPE)
         assert holder.stdin is not None
-        holder.stdin.write(text.encode("utf-8", "replace"))
-        holder.stdin.close()
-        if holder.wait(_CLIPBOARD_S):
+        with self._failing():
+            holder.stdin.write(text.encode("utf-8", "replace"))
+            holder.stdin.close()
+        try:
+            failed = holder.wait(_CLIPBOARD_S) != 0
+        except subprocess.TimeoutExpired:
+            failed = True
+        if failed:
             raise EnvError("the clipboard cannot be set")
 
     def own(self, path: Path) -> None:

@@ -5,6 +5,7 @@ Source: the package desktop-env 1.0.2, controllers/python.py and setup.py: paths
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import secrets
@@ -60,6 +61,8 @@ class Ran:
     output: str
     error: str
     returncode: int
+    lacking: str = ""
+    """What a desktop of ours does not have, because of which it came to that."""
 
 
 class HTTPStatus(EnvError):
@@ -103,9 +106,13 @@ class Guest:
         """The accessibility tree as XML; None: it has none."""
         return self._text(self.ask_json("GET", "/accessibility"), "AT", "/accessibility")
 
-    def terminal(self) -> str | None:
-        """What the terminal shows; None: there is none."""
-        return self._text(self.ask_json("GET", "/terminal"), "output", "/terminal")
+    def terminal(self, needed: bool = False) -> str | None:
+        """What the terminal shows; None: there is none. Raises NotRunnable where it is ``needed`` and a desktop of ours
+        cannot tell."""
+        found = self.ask_json("GET", "/terminal")
+        if needed:
+            _check_lacking("/terminal", found)
+        return self._text(found, "output", "/terminal")
 
     def platform(self) -> str:
         """Linux, Darwin or Windows."""
@@ -116,6 +123,7 @@ class Guest:
         found = self.ask_json("POST", path, {"command": command, "shell": shell})
         if not isinstance(found, Mapping) or "output" not in found:
             raise EnvError(f"{path}: the guest sent {found!r:.200} in place of an output")
+        _check_lacking(path, found)
         return Ran(str(found["output"] or ""), str(found.get("error") or ""), int(found.get("returncode") or 0))
 
     def post(self, path: str, values: Mapping[str, Json]) -> bytes:
@@ -176,6 +184,8 @@ class Guest:
         except HTTPStatus as error:
             if error.status == 501:
                 raise NotRunnable(f"the guest does not have {path}: {error.said:.200}") from error
+            with contextlib.suppress(ValueError):
+                _check_lacking(path, json.loads(error.said))
             raise
 
     @staticmethod
@@ -184,6 +194,13 @@ class Guest:
         if text is not None and not isinstance(text, str):
             raise EnvError(f"{path}: the guest sent {found!r:.200}")
         return text
+
+
+def _check_lacking(path: str, found: Any) -> None:
+    """Desktops of ours name what they do not have: what comes of its lack is no result."""
+    lacking = found.get("lacking") if isinstance(found, Mapping) else None
+    if lacking:
+        raise NotRunnable(f"{path}: the guest does not have {lacking!s:.200}")
 
 
 def fetch(url: str, method: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> bytes:

@@ -24,7 +24,7 @@ from mmturn.envs.gui.osworld.needs import missing, missing_applications
 from mmturn.envs.gui.osworld.setup import Place, run_steps
 from mmturn.envs.gui.osworld.tree import tree_table
 from mmturn.envs.gui.turns import Tally, Todo, check_settings, todo_of
-from mmturn.errors import ConfigError, DataError, EnvError, NotRunnable
+from mmturn.errors import ConfigError, DataError, EnvError, NotRunnable, ToolError
 from mmturn.geometry import Size
 from mmturn.gui_actions import DESKTOP, VOCABULARY
 from mmturn.interfaces import SizeRule, Step, Tool
@@ -176,7 +176,7 @@ class OSWorldEnv:
             raise
         self._episode = _Episode(wanted, place, lent, files)
         self._release = weakref.finalize(self, self._episode.end)
-        lacking = missing_applications(wanted, lent.guest)
+        lacking = missing_applications(wanted, lent.guest, lent.own)
         if lacking:
             raise NotRunnable("it needs " + "; ".join(lacking))
         self._set_up(wanted, place)
@@ -212,7 +212,9 @@ class OSWorldEnv:
                 if code:
                     ran = place.guest.execute(["python", "-c", code])
                     if ran.returncode:
-                        raise EnvError(f"the guest could not carry out {one.name}: {ran.error.strip()[-300:]}")
+                        # A desktop of ours refuses what it has no key for; a guest's pyautogui takes anything.
+                        kind = ToolError if self._episode.lent.own else EnvError  # type: ignore[union-attr]
+                        raise kind(f"the guest could not carry out {one.name}: {ran.error.strip()[-300:]}")
                 tally.note(one.name, one.points, one.outside)
                 time.sleep(self.config.settle_s)
             shown = self._shown()
@@ -264,7 +266,9 @@ class OSWorldEnv:
     def _judged(self, said_fail: bool) -> Verdict:
         if self._episode is None:
             raise EnvError("the episode has no guest")
-        return judge(self._episode.task, said_fail, self._episode.place)
+        verdict = judge(self._episode.task, said_fail, self._episode.place)
+        self._episode.place.guest.screenshot()  # steps and getters of a guest that has died come to nothing
+        return verdict
 
     def _shown(self) -> Observation:
         """The screen as a view, with the words that are asked for behind it."""

@@ -5,12 +5,11 @@ Nothing is fetched: a task's file names addresses, and what is not in the user's
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import urllib.parse
 import uuid
 from pathlib import Path
 
+from mmturn.envs.gui.scratch import Scratch
 from mmturn.errors import EnvError
 
 
@@ -23,7 +22,7 @@ class TaskFiles:
 
     def __init__(self, folder: Path | None, task: str) -> None:
         self.folder, self.task = folder, task
-        self._work: Path | None = None
+        self._work: Scratch | None = None
 
     def local(self, url: str, name: str = "") -> Path | None:
         """The file behind an address; ``name``: what the task calls it. None: it is not here."""
@@ -41,10 +40,13 @@ class TaskFiles:
 
     @property
     def work(self) -> Path:
-        """A folder of this episode."""
+        """A folder of this episode. Raises EnvError where none can be made."""
         if self._work is None:
-            self._work = Path(tempfile.mkdtemp(prefix="mmturn-osworld-"))
-        return self._work
+            try:
+                self._work = Scratch()
+            except OSError as error:
+                raise EnvError(f"there is no place for the task's files: {error}") from error
+        return self._work.path
 
     def place(self, name: str) -> Path:
         """Where the episode keeps a file that the task calls ``name``. Raises EnvError for one outside its folder."""
@@ -57,7 +59,7 @@ class TaskFiles:
     def clear(self) -> None:
         """Remove the episode's folder."""
         if self._work is not None:
-            shutil.rmtree(self._work, ignore_errors=True)
+            self._work.clear()
             self._work = None
 
 

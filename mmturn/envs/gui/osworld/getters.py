@@ -32,8 +32,12 @@ def look_up(place: Place, config: Mapping[str, Json]) -> Any:
         raise NotRunnable(f"there is no getter {name!r:.60} here")
     try:
         return GETTERS[name](place, config)
+    except FileNotFoundError:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise EnvError(f"the getter {name} cannot use {dict(config)!r:.200}: {error!r:.100}") from error
+    except OSError as error:
+        raise EnvError(f"the getter {name} cannot keep what it found: {error}") from error
 
 
 def _rule(place: Place, config: Mapping[str, Any]) -> Any:
@@ -163,7 +167,7 @@ GETTERS: Mapping[str, Getter] = {
     "cache_file": _cache_file,
     "vm_command_line": _command("output"),
     "vm_command_error": _command("error"),
-    "vm_terminal_output": lambda place, config: place.guest.terminal(),
+    "vm_terminal_output": lambda place, config: place.guest.terminal(needed=True),
     "vm_screen_size": lambda place, config: place.guest.size("/screen_size"),
     "vm_window_size": lambda place, config: place.guest.size(
         "/window_size", app_class_name=str(config["app_class_name"])

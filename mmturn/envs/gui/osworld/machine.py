@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import mimetypes
 import os
+import re
 import shutil
 import sys
 import threading
@@ -16,7 +18,7 @@ from mmturn.envs.gui.desktop.display import Display
 from mmturn.envs.gui.desktop.windows import Window
 from mmturn.envs.gui.osworld.client import Ran
 from mmturn.envs.gui.osworld.tree import UBUNTU
-from mmturn.errors import ParseError, ToolError
+from mmturn.errors import EnvError, ParseError, ToolError
 from mmturn.geometry import Transform
 from mmturn.grammars.gui.pyautogui import PyautoguiConfig, PyautoguiGrammar
 from mmturn.gui_actions import DESKTOP
@@ -29,11 +31,22 @@ _MOST_FILES = 10_000
 _OPENERS = {"folder": ("pcmanfm", "--no-desktop"), "text": ("mousepad",)}
 _SETTLE_S = 0.5
 """Longest wait for the screen to become still behind what was done."""
+_NO_PROGRAM = re.compile(r"^/bin/sh: (?:line )?\d+: ([\w.+-]+): (?:(?:command )?not found|Permission denied)$", re.M)
+"""What the shell says of a program that a task's own line names; that of a script has the script's name before it.
+Permission is denied where a folder of PATH is closed to the applications' user."""
 _WRITE = 'mkdir -p "$(dirname "$1")" && cat > "$1"'
 
 
 class NotThere(Exception):
     """A file, window or program that is not there; the interface answers 404 or 500."""
+
+
+class Lacking(NotThere):
+    """What is not there is something of the desktop itself, which ``what`` names: no task that needs it can run."""
+
+    def __init__(self, what: str, words: str = "") -> None:
+        super().__init__(words or f"this desktop does not have {what}")
+        self.what = what
 
 
 class Machine:
@@ -52,8 +65,10 @@ class Machine:
         return text.replace(HOME, str(self.display.home))
 
     def screenshot(self) -> bytes:
-        """The screen as PNG."""
+        """The screen as PNG. Raises EnvError for a display that is gone, whose last picture could still be read."""
         with self._lock:
+            if not self.display.alive:
+                raise EnvError("the display is gone: its X server or its window manager has ended")
             image = self.display.screenshot()
         data = io.BytesIO()
         image.save(data, "PNG", compress_level=1)
@@ -67,11 +82,16 @@ class Machine:
         words = self._words(command, shell)
         done = self.display.run(self._found(words), timeout_s, cwd=self._folder(folder))
         output, error = (stream.decode("utf-8", "replace") for stream in (done.stdout, done.stderr))
-        return Ran(output, error, done.returncode)
+        lacking = _NO_PROGRAM.search(error) if shell and "||" not in words[2] else None
+        return Ran(output, error, done.returncode, f"the program {lacking[1]}" if lacking else "")
 
     def launch(self, command: str | Sequence[str], shell: bool) -> None:
         """Start a program and leave it. Raises NotThere."""
-        self.display.spawn(self._found(self._words(command, shell)))
+        words = self._found(self._words(command, shell))
+        program = words[2].split()[0] if shell and words[2].strip() else ""
+        if re.fullmatch(r"[\w.+-]+", program) and self.display.run(["sh", "-c", f"command -v {program}"]).returncode:
+            raise Lacking(f"the program {program}")
+        self.display.spawn(words)
 
     def open(self, path: str) -> None:
         """Show a file in the editor, or a folder in the file manager. Raises NotThere."""
@@ -79,6 +99,8 @@ class Machine:
         kind = "folder" if self._test("-d", place) else "text" if self._test("-f", place) else ""
         if not kind:
             raise NotThere(f"there is no file {path}")
+        if kind == "text" and not _is_text(path):
+            raise Lacking(f"an application that opens {PurePosixPath(path).name}")
         self.display.spawn([*_OPENERS[kind], place])
 
     def read(self, path: str, timeout_s: float) -> bytes:
@@ -151,6 +173,8 @@ class Machine:
         return ET.tostring(root, encoding="unicode")
 
     def _words(self, command: str | Sequence[str], shell: bool) -> list[str]:
+        if not command:
+            raise NotThere("the command is empty")
         if isinstance(command, str):
             text = self.here(command)
             words = ["/bin/sh", "-c", text] if shell else text.split()
@@ -169,7 +193,7 @@ class Machine:
         if name in _PYTHONS:
             return [shutil.which("python3", path=os.defpath) or sys.executable, *rest]
         if "/" not in name and self._which(name) is None:
-            raise NotThere(f"[Errno 2] No such file or directory: {name!r}")
+            raise Lacking(f"the program {name}", f"[Errno 2] No such file or directory: {name!r}")
         return [name, *rest]
 
     def _which(self, name: str) -> str | None:
@@ -191,11 +215,13 @@ class Machine:
         try:
             actions = self._actions(code)
         except ParseError as error:
-            return Ran("", f"pyautogui is read here and not run, and this cannot be read: {error}", 1)
+            words = f"pyautogui is read here and not run, and this cannot be read: {error}"
+            return Ran("", words, 1, f"a Python for this: {words}")
         try:
             with self._lock:
                 for action in actions:
-                    self.display.act(action)
+                    if action.name != "key_up" or action.arguments["key"] in self.display.keyboard.held:
+                        self.display.act(action)
                 self.display.settle(_SETTLE_S)
         except ToolError as error:
             return Ran("", str(error), 1)
@@ -219,6 +245,12 @@ class Machine:
             message = event.ClientMessage(window=target, client_type=connection.get_atom(name), data=data)
             root.send_event(message, event_mask=X.SubstructureRedirectMask | X.SubstructureNotifyMask)
             connection.sync()
+
+
+def _is_text(path: str) -> bool:
+    """Whether an editor can show it, by its name."""
+    kind = mimetypes.guess_type(path)[0]
+    return kind is None or kind.startswith("text/") or kind.endswith(("json", "xml", "javascript", "x-sh", "x-yaml"))
 
 
 def _states(window: Window) -> Mapping[str, str]:

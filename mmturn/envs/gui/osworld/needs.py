@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from mmturn.envs.gui.osworld import browser_getters
 from mmturn.envs.gui.osworld.client import Guest
 from mmturn.envs.gui.osworld.files import TaskFiles
 from mmturn.envs.gui.osworld.getters import GETTERS, named_files
@@ -27,6 +28,14 @@ _PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "vs_code": ("code",),
 }
 """Programs of the applications that tasks name, one of which is enough."""
+_OF_GETTERS: Mapping[str, str] = {
+    **{name: "chrome" for name in browser_getters.GETTERS if name != "shortcuts_on_desktop"},
+    "vlc_config": "vlc",
+    "vlc_playing_info": "vlc",
+    "gimp_config_file": "gimp",
+    "vscode_config": "vs_code",
+}
+"""Whose tabs and settings getters look up."""
 _LOCAL = ("", "localhost", "127.0.0.1")
 _WEB = ("http", "https")
 _OWN_PAGES = ("about:", "chrome:", "data:", "file:", "view-source:file:")
@@ -80,9 +89,12 @@ def _of_getter(config: Mapping[str, Any], files: TaskFiles) -> Iterator[str]:
         yield from (f"the file {url} in env.files" for url, name in pairs if files.local(url, name) is None)
 
 
-def missing_applications(task: OSWorldTask, guest: Guest) -> tuple[str, ...]:
-    """Applications that a task names or launches and the guest does not have. Raises EnvError when it fails."""
-    wanted: dict[str, tuple[str, ...]] = {app: _PROGRAMS[app] for app in task.apps if app in _PROGRAMS}
+def missing_applications(task: OSWorldTask, guest: Guest, own: bool) -> tuple[str, ...]:
+    """Applications that a task names or launches and the guest does not have; of a desktop of our ``own`` also those
+    whose settings its evaluator looks up. Raises EnvError when the guest fails."""
+    kinds = [str(config["type"]) for check in task.checks for config in (check.result, check.expected) if config]
+    named = (*task.apps, *(_OF_GETTERS[kind] for kind in kinds if own and kind in _OF_GETTERS))
+    wanted: dict[str, tuple[str, ...]] = {app: _PROGRAMS[app] for app in named if app in _PROGRAMS}
     for step in task.config:
         command = (step.get("parameters") or {}).get("command")
         if step["type"] != "launch" or not command or step["parameters"].get("shell"):

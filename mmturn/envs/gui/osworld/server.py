@@ -23,7 +23,7 @@ from typing import Any
 
 from mmturn.envs.gui.desktop.display import Display
 from mmturn.envs.gui.osworld.client import Address, Ran
-from mmturn.envs.gui.osworld.machine import Machine, NotThere
+from mmturn.envs.gui.osworld.machine import Lacking, Machine, NotThere
 from mmturn.errors import EnvError
 from mmturn.types import Json
 
@@ -87,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             values, files = read_body(self.headers.get("Content-Type", ""), body)
             answer = self.routes(urllib.parse.urlsplit(self.path).path, values, files)
+        except Lacking as error:
+            answer = _json({"status": "error", "message": str(error), "lacking": error.what}, 500)
         except NotThere as error:
             answer = _json({"status": "error", "message": str(error)}, 500)
         except (EnvError, OSError) as error:
@@ -148,7 +150,8 @@ def _said(text: str) -> Answer:
 
 
 def _ran(ran: Ran) -> dict[str, Json]:
-    return {"status": "success", "output": ran.output, "error": ran.error, "returncode": ran.returncode}
+    told: dict[str, Json] = {"status": "success", "output": ran.output, "error": ran.error}
+    return {**told, "returncode": ran.returncode, **({"lacking": ran.lacking} if ran.lacking else {})}
 
 
 def _limit(values: Values, default: float) -> float:
@@ -237,7 +240,9 @@ def _screen_size(machine: Machine, values: Values, files: Mapping[str, bytes]) -
 _ROUTES: Mapping[str, Callable[[Machine, Values, Mapping[str, bytes]], Answer]] = {
     "/screenshot": lambda machine, values, files: (200, "image/png", machine.screenshot()),
     "/accessibility": lambda machine, values, files: _json({"AT": machine.accessibility()}),
-    "/terminal": lambda machine, values, files: _json({"output": None, "status": "success"}),
+    "/terminal": lambda machine, values, files: _json(
+        {"output": None, "status": "success", "lacking": "a terminal whose text can be read"}
+    ),
     "/platform": lambda machine, values, files: _said("Linux"),
     "/screen_size": _screen_size,
     "/window_size": _window_size,

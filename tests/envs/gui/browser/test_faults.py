@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -218,6 +219,27 @@ def test_the_limit_of_episodes_bounds_the_sessions(make_env):
 def test_nothing_is_left_after_the_end(browser, tmp_path, how):
     folder = run_owner(PROGRAM, how, tmp_path)
     assert wait_gone(folder) and not folder.exists()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.fixture
+def whole_browser(browser, monkeypatch):
+    if shutil.which("chromium") is None:
+        pytest.skip("there is no chromium here")
+    monkeypatch.setenv("MMTURN_CHROMIUM", "chromium")
+
+
+def test_nothing_is_left_of_a_whole_browser(whole_browser):
+    with tempfile.TemporaryDirectory(prefix="m", dir="/tmp") as short:
+        folder = run_owner(PROGRAM, "end", Path(short))
+        assert wait_gone(folder) and [path for path in Path(short).rglob("*") if path.is_file()] == []
+
+
+def test_a_folder_that_is_too_long_for_a_socket_is_told(whole_browser, tmp_path):
+    pool = Pool(PoolSettings(Size(200, 100), scratch_in=tmp_path / ("x" * 60)))
+    with pytest.raises(EnvError, match="set TMPDIR to a shorter one"):
+        pool.fresh(30.0)
+    pool.close()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

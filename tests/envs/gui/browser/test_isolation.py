@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
+import socket
 import threading
 
 import pytest
 
 from mmturn.envs.gui.browser import chromium as chromium_module
+from mmturn.envs.gui.browser.pool import Pool, PoolSettings
+from mmturn.envs.gui.browser.sites import WebResponse
 from mmturn.errors import ToolError
+from mmturn.geometry import Size
 from mmturn.gui_actions import act
 from mmturn.tasks.gui.miniwob import miniwob_task
 from tests.envs.gui.browser.conftest import pages_task
@@ -85,6 +90,74 @@ def test_a_page_reaches_neither_files_nor_the_network(make_env, server):
                                                "{ return '' } }"), 5.0)  # fmt: skip
     assert "root:" not in (framed or "")
     assert any("/fetch" in url for url in env.session.blocked) and step.observation is not None
+
+
+RTC = """(port) => new Promise(done => {
+  const seen = [], ice = [{urls: `stun:127.0.0.1:${port}`}], one = new RTCPeerConnection({iceServers: ice});
+  one.createDataChannel('x');
+  one.onicecandidate = e => e.candidate ? seen.push(e.candidate.candidate) : done(seen);
+  one.createOffer().then(o => one.setLocalDescription(o));
+  const there = {candidate: `candidate:1 1 udp 2113937151 127.0.0.1 ${port} typ host`, sdpMid: '0', sdpMLineIndex: 0};
+  const two = new RTCPeerConnection(), three = new RTCPeerConnection();
+  two.createDataChannel('y');
+  two.createOffer().then(o => two.setLocalDescription(o)).then(() => three.setRemoteDescription(two.localDescription))
+    .then(() => three.createAnswer()).then(a => three.setLocalDescription(a).then(() => two.setRemoteDescription(a)))
+    .then(() => two.addIceCandidate(there));
+  setTimeout(() => done([...seen, 'late']), 1500);
+})"""
+
+
+@pytest.mark.parametrize("program", ["chromium-headless-shell", "chromium"])
+def test_webrtc_sends_nothing(browser, monkeypatch, program):
+    """Its datagrams pass neither the interception nor the proxy; each kind of Chromium has its own switch."""
+    if shutil.which(program) is None:
+        pytest.skip(f"there is no {program} here")
+    monkeypatch.setenv("MMTURN_CHROMIUM", program)
+    pool = Pool(PoolSettings(Size(200, 100), prewarmed=0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.settimeout(0.2)
+        try:
+            seen = pool.run(pool.fresh(60.0).evaluate(RTC, listener.getsockname()[1]), 30.0)
+            with pytest.raises(TimeoutError):
+                listener.recv(100)
+        finally:
+            pool.close()
+    assert [candidate for candidate in seen if candidate != "late"] == []
+
+
+def test_redirects_lead_to_the_sites_and_nowhere_else(make_env, server):
+    port, asked = server
+    ways = {
+        "/go": "/landed?x=1#part", "/far": f"http://127.0.0.1:{port}/redirected", "/file": "file:///etc/passwd",
+        "/script": "javascript:document.title='run'", "/inner": "https://chrome.test/",
+    }  # fmt: skip
+    form = "<form method=post action=/go><button style='width:200px;height:100px'>x</button></form>"
+    sub = "".join(f"<img src=/far><iframe src={way}></iframe>" for way in ways)
+    env = make_env({"/": form, "/landed": "<b>landed</b>", "/sub": sub})
+    site = env.sites["pages"]
+    plain = site.answer
+
+    def answer(request):
+        if request.path not in ways:
+            return plain(request)
+        return WebResponse(b"", status=303, headers={"Location": ways[request.path], "Set-Cookie": "seen=yes"})
+
+    site.answer = answer
+    env.reset(pages_task(), 0)
+    step = env.step((act("click", 0, point=[50, 50]), act("wait", duration_s=0.3)))
+    assert step.facts["url"] == "https://pages.test/landed?x=1#part"
+    assert [request.method for request in site.asked] == ["GET", "GET"], "what was posted is not posted there"
+    script = "() => fetch('/go').then(r => r.text())"
+    assert "landed" in env.pool.run(env.session.evaluate(script), 5.0)
+    assert env.pool.run(env.session.evaluate("() => document.cookie"), 5.0) == "seen=yes"
+    assert env.step((act("back"),)).facts["url"].startswith("https://pages.test/?seed="), "in place of where it was"
+    for way in [*ways][1:]:
+        step = env.step((act("goto", url=f"pages.test{way}"),))
+        assert any(way in url for url in step.facts["blocked"]) and not step.terminated, way
+        env.step((act("reload"),))
+    env.step((act("goto", url="pages.test/sub"), act("wait", duration_s=0.3)))
+    assert asked == [] and not env.step((act("screenshot"),)).terminated
 
 
 def test_the_proxy_and_the_resolver_stop_what_interception_would_miss(make_env, server, monkeypatch):

@@ -101,3 +101,41 @@ def test_unknown_tasks_are_told_by_name(make_env):
     env.reset(miniwob_task("bisect-angle", 1), 0)
     with pytest.raises(DataError, match="no scripted solution of bisect-angle"):
         play(env, miniwob_task("bisect-angle", 1), 0)
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        (act("back"),),
+        (act("back"), act("back")),
+        (act("goto", url="miniwob.test/miniwob/enter-text.html"),),
+        (act("new_tab"),),
+        (act("close_tab"),),
+        (act("new_tab"), act("goto", url="miniwob.test/miniwob/click-test.html")),
+    ],
+)
+def test_a_policy_that_leaves_the_page_fails_alone(make_env, actions):
+    """Another task's page, solved, is not this one; and the next episode has its own page."""
+    env = make_env()
+    env.reset(miniwob_task("click-link", 1), 0)
+    env.reset(miniwob_task("click-test", 1), 0)
+    step = env.step(actions)
+    env.pool.run(env.session.evaluate("() => typeof core == 'undefined' || core.endEpisode(1, false, 'x')"), 5.0)
+    step = env.step((act("screenshot"),))
+    assert step.facts["score"] == 0.0 and not step.terminated
+    assert env.reset(miniwob_task("click-test", 2), 0).text == "Click the button."
+    assert env.session.page.url.endswith("click-test.html") and len(env.session.tabs) == 1
+    done = env.step((act("click", 0, point=[40, 70]), act("wait", duration_s=0.1)))
+    assert done.facts["url"].endswith("click-test.html")
+
+
+def test_what_is_held_is_let_go_before_the_next_episode(make_env):
+    env = make_env()
+    env.reset(miniwob_task("enter-text", 1), 0)
+    env.step((act("key_down", key="shift"), act("mouse_down", 0, point=[80, 100]), act("key_down", key="shift")))
+    assert env.session.held == ["Shift"] and env.session.held_buttons == ["left"]
+    first = env.session
+    env.reset(miniwob_task("enter-text", 2), 0)
+    assert env.session is first and not env.session.held and not env.session.held_buttons
+    env.step((act("click", 0, point=[80, 68]), act("key", keys=["b"])))
+    assert env.pool.run(env.session.evaluate("() => document.activeElement.value"), 5.0) == "b"

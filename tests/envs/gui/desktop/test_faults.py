@@ -233,6 +233,23 @@ def test_what_a_killed_owner_left_is_cleared_by_the_next_start(desktop, open_fol
     assert {*Path("/tmp").glob(".X*-lock"), *Path("/tmp/.X11-unix").glob("X*")} <= before
 
 
+def test_what_is_typed_into_a_terminal_leaves_nothing_where_anybody_may_write(make_env, open_folder):
+    if not IS_ROOT:
+        pytest.skip("without a user of its own, whose files these are cannot be told")
+    env = make_env()
+    env.reset(desktop_task(**TERMINAL), 0)
+    mark = open_folder.name
+    places = [Path("/tmp", mark + "-x"), Path("/var/tmp", mark), Path("/dev/shm", mark)]
+    line = f"mkdir {places[1]}; touch {places[0]} {places[1]}/y; ln -s /etc/passwd {places[2]}; touch done.txt\n"
+    env.step((act("type", text=line),))
+    for _ in range(20):
+        if env.step((act("wait", duration_s=0.1),)).facts["score"] == 1.0:
+            break
+    assert [os.path.lexists(place) for place in places] == [True] * 3
+    env.close()
+    assert [place for place in places if os.path.lexists(place)] == [] and Path("/etc/passwd").exists()
+
+
 def sleepers() -> list[int]:
     """Processes that took the mark off: found by their user, where they have one of their own."""
     found = []

@@ -38,7 +38,7 @@ class FakeGuest:
         Image.new("RGB", (64, 48)).save(data, "PNG")
         return data.getvalue()
 
-    def terminal(self) -> str | None:
+    def terminal(self, needed: bool = False) -> str | None:
         return "$ ls"
 
     def platform(self) -> str:

@@ -46,6 +46,7 @@ def serve() -> Iterator[Callable[..., Guest]]:
 
     yield start
     for listener in sockets:
+        listener.shutdown(socket.SHUT_RDWR)  # or its thread would accept for the next socket of that number
         listener.close()
 
 

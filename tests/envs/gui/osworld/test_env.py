@@ -219,3 +219,69 @@ def test_a_task_that_is_none_is_named(make_env):
         make_env().reset(Task("x", "?"), 0)
     with pytest.raises(NotRunnable, match="task os/t1: it needs the metric compare_table"):
         make_env().reset(as_task(evaluator={"func": "compare_table", "result": said("x")}), 0)
+
+
+def looked_up(func: str, **result: object) -> dict[str, object]:
+    return {"evaluator": {"func": func, "result": result, "expected": rule(expected="yes")}}
+
+
+def set_up(*steps: tuple[str, dict[str, object]]) -> dict[str, object]:
+    return {"config": [{"type": kind, "parameters": parameters} for kind, parameters in steps]}
+
+
+LOOP = ["python", "-c", "import pyautogui\nfor _ in range(2): pyautogui.press('a')"]
+SHEET = "/home/user/a.xlsx"
+LACKING = ("execute", {"command": ["no-such-tool"]})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (looked_up("exact_match", type="vm_command_line", command=["no-such-tool"]), "the program no-such-tool"),
+        (looked_up("exact_match", type="vm_command_line", command="no-such-tool | cat", shell=True), "no-such-tool"),
+        (looked_up("exact_match", type="vm_terminal_output"), "a terminal"),
+        (looked_up("check_qt_bgcone", type="vlc_config"), "the application vlc"),
+        (set_up(LACKING), "the program no-such-tool"),
+        (set_up(("launch", {"command": "no-such-app /x", "shell": True})), "no-such-app"),
+        (set_up(("execute", {"command": ["touch", SHEET]}), ("open", {"path": SHEET})), "opens a.xlsx"),
+        (set_up(("execute", {"command": LOOP})), "a Python for this"),
+        ({"evaluator": {"func": "infeasible", "postconfig": set_up(LACKING)["config"]}}, "the program no-such-tool"),
+    ],
+)  # fmt: skip
+def test_what_a_desktop_of_ours_lacks_is_never_a_score(make_env, changes, words):
+    env = make_env()
+    with pytest.raises(NotRunnable, match=words):
+        env.reset(as_task(**changes), 0)
+        env.step((finish(),))
+
+
+def test_what_a_task_means_to_fail_is_no_lack(make_env):
+    env = make_env()
+    commands = ["no-such-app || printf yes", "sh -c no-such-app; printf yes", "cat /none; printf yes"]
+    for command in commands:
+        result = {"type": "vm_command_line", "command": command, "shell": True}
+        env.reset(as_task(evaluator={"func": "exact_match", "result": result, "expected": rule(expected="yes")}), 0)
+        assert env.step((finish(),)).facts["score"] == 1.0, command
+
+
+def test_a_guest_that_dies_before_it_is_judged_is_no_score(make_env):
+    """Its steps come to nothing, and so would what they were to save."""
+    env = make_env(step_timeout_s=5.0)
+    steps = [{"type": "execute", "parameters": {"command": ["python", "-c", SAVE]}}]
+    env.reset(as_task(evaluator={"postconfig": steps, "func": "exact_match", "result": said("no"),
+                                 "expected": rule(expected="yes")}), 0)  # fmt: skip
+    [display] = desktops_of(env.desktops)._out
+    for pid in processes_of(display.scratch.path):
+        if b"Xvfb" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    with pytest.raises(EnvError):
+        env.step((finish(),))
+
+
+def test_a_key_that_is_not_held_is_let_go_and_one_that_is_not_there_is_told(make_env):
+    env = make_env()
+    env.reset(as_task(), 0)
+    assert not env.step((act("key_up", key="shift"),)).terminated
+    with pytest.raises(ToolError, match="could not carry out type"):
+        env.step((act("type", text="\x07"),))
+    assert env.step((finish(),)).facts["score"] == 1.0

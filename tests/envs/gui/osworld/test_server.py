@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mmturn.envs.gui.desktop.display import Display
-from mmturn.envs.gui.osworld.client import Guest, HTTPStatus
+from mmturn.envs.gui.osworld.client import Guest, HTTPStatus, fetch
 from mmturn.envs.gui.osworld.machine import HOME
 from mmturn.envs.gui.osworld.server import GuestServer, read_body
 from mmturn.envs.gui.osworld.tree import read_tree, select
@@ -50,8 +50,10 @@ def editor(server) -> Iterator[None]:
 
 
 def status_of(guest: Guest, method: str, path: str, values: object = None) -> tuple[int, str]:
+    body = b"" if values is None else json.dumps(values).encode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {guest.token}"}
     with pytest.raises(HTTPStatus) as caught:
-        guest.ask(method, path, b"" if values is None else json.dumps(values).encode(), "application/json")
+        fetch(guest.address.url(path), method, body if method == "POST" else None, headers, 20.0)
     return caught.value.status, caught.value.said
 
 
@@ -89,7 +91,10 @@ def test_commands_run_as_the_desktops_user_in_its_home(guest):
     assert guest.ask_json("POST", "/run_python", {"code": "print(1)"})["output"] == "1\n"
     script = {"script": "pwd\nexit 2", "working_dir": "/tmp"}
     assert guest.ask_json("POST", "/run_bash_script", script)["output"] == "/tmp\n"
+    with pytest.raises(NotRunnable, match="the program no-such-program"):
+        guest.execute(["no-such-program"])
     assert status_of(guest, "POST", "/execute", {"command": ["no-such-program"]})[0] == 500
+    assert guest.execute(["./no-such-file"]).returncode == 127
     assert "KeyError" in status_of(guest, "POST", "/execute", {})[1]
 
 
@@ -143,8 +148,8 @@ def test_what_pyautogui_would_do_is_done_without_running_it(guest, server):
     pointer = server.machine.display.connection.screen().root.query_pointer()
     assert (pointer.root_x, pointer.root_y) == (100, 200)
     evil = f"import pyautogui; open('{HOME}/pwned', 'w')"
-    ran = guest.execute(["python", "-c", evil])
-    assert ran.returncode == 1 and "cannot be" in ran.error and guest.file(f"{HOME}/pwned") is None
+    ran = guest.ask_json("POST", "/execute", {"command": ["python", "-c", evil]})
+    assert ran["returncode"] == 1 and "cannot be" in ran["error"] and guest.file(f"{HOME}/pwned") is None
 
 
 def test_what_it_does_not_offer_is_not_runnable(guest):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -326,3 +330,36 @@ def test_tabs_are_opened_and_closed(tabs):
     guest.address = chrome.address
     assert look_up(place_of(guest), {"type": "open_tabs_info"}) == [{"title": "t", "url": "https://a.com/x?y=1"}]
     assert look_up(place_of(guest), {"type": "active_tab_info"})["url"].startswith("https://a.com/p")
+
+
+OWNER = """
+import os, signal
+from mmturn.envs.gui.osworld.files import TaskFiles
+files = TaskFiles(None, "t")
+files.place("gold.txt").write_text("x")
+print(files.work, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_files_of_a_killed_owner_are_cleared_by_the_next(tmp_path, monkeypatch):
+    done = subprocess.run(
+        [sys.executable, "-c", OWNER], env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    left = Path(done.stdout.strip())
+    assert (left / "gold.txt").read_text() == "x"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    files = TaskFiles(None, "t")
+    files.place("a.txt").write_text("y")
+    assert not left.exists() and files.work.is_dir()
+    files.clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_gone_is_an_error_and_no_missing_file(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file" / "below"))
+    place = place_of(FakeGuest({}, {"/a.txt": b"x"}))
+    with pytest.raises(EnvError, match="no place for the task's files"):
+        look_up(place, {"type": "vm_file", "path": "/a.txt", "dest": "a.txt"})
