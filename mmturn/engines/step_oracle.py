@@ -37,8 +37,8 @@ class StepScript:
         if gold is None and target is None:
             raise DataError(f"task {task.id}: neither meta.action nor meta.{TARGET} says what is right")
         if gold is None and target["kind"] == "refusal":
-            end = finish("", "infeasible")
-            return end if can_express(self.grammar, end, views) else finish("none")
+            said = finish("none")
+            return said if can_express(self.grammar, said, views) else finish("", "infeasible")
         if gold is not None and gold.name not in PLACED:
             return gold
         index = len(views) - 1

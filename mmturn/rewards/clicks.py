@@ -25,7 +25,7 @@ def click_hit(trajectory: Trajectory) -> float:
 def action_match(trajectory: Trajectory) -> float:
     """1.0 for the action that ``meta["action"]`` names, with the very arguments that it names; else 0.0. One at a place (a
     click, a long press, a swipe by where it begins) has to lie inside ``meta["target"]``, edges included. Where none is
-    named, ``click_hit`` of a click.
+    named, ``click_hit`` of a click or of a refusal.
 
     Facts read: ``acted`` and ``point`` of the last turn. Raises DataError for a task whose action cannot be read.
     Source: Mobile-R1 (arXiv 2506.20332), R_Act of its second stage.
@@ -33,7 +33,7 @@ def action_match(trajectory: Trajectory) -> float:
     facts = trajectory.turns[-1].facts if trajectory.turns else {}
     gold, acted = gold_action(trajectory.task), facts.get("acted")
     if gold is None:
-        return click_hit(trajectory) if acted is None or acted["name"] == "click" else 0.0
+        return click_hit(trajectory) if acted is None or acted["name"] in ("click", "finish") else 0.0
     if acted is None or not all(acted.get(key) == value for key, value in told_action(gold).items()):
         return 0.0
     return click_hit(trajectory) if gold.name in PLACED else 1.0

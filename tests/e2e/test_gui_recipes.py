@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from PIL import Image
 
 from mmturn.config import shipped_recipes
 from mmturn.envs.gui.browser.pool import close_pools
+from mmturn.errors import DataError
 from mmturn.jobs.sft import sft_policy
 from mmturn.jobs.train import train_policy
-from mmturn.recipe import read_recipe
+from mmturn.recipe import OracleConfig, read_recipe
 from mmturn.store.trajectories import read_trajectories
 from mmturn.tasks.gui.web import shipped_tasks
 from mmturn.tasks.rows import write_tasks
@@ -109,6 +111,13 @@ def test_mobile_r1_learns_single_steps(model: Path, tmp_path: Path) -> None:
     train_policy(recipe, tmp_path / "run", validation=())
     (line,) = read_metrics(tmp_path / "run")
     assert line["rollout/failed"] == 0 and "reward/action_match" in line
+    sft_policy(recipe, tmp_path / "first")  # the same rows as lessons: stage one
+    (line,) = read_metrics(tmp_path / "first")
+    assert line["sft/loss"] > 0
+    stored = replace(recipe, oracle=OracleConfig(str(tmp_path / "run" / "rollouts"), least_reward=2.0))
+    with pytest.raises(DataError, match="its reward is 0, and oracle.least_reward is 2"):
+        sft_policy(stored, tmp_path / "none")
+    sft_policy(replace(stored, oracle=replace(stored.oracle, least_reward=0.0)), tmp_path / "all")
 
 
 def test_active_vln_begins_with_expert_walks(model: Path, tmp_path: Path) -> None:
