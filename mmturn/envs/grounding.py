@@ -36,7 +36,7 @@ class PointingConfig(VisualQAConfig):
         wrong = [name for name in self.actions if name not in VOCABULARY]
         if wrong or not self.actions:
             what = f"got {wrong[0]!r}" if wrong else "got none"
-            raise ConfigError(f"env.actions must be some of {', '.join(VOCABULARY)}; {what}")
+            raise ConfigError(f"actions must be some of {', '.join(VOCABULARY)}; {what}")
 
 
 class Grounding(VisualQA):

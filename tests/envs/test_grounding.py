@@ -183,7 +183,7 @@ STEPS = ("click", "long_press", "drag", "type", "key", "back", "home", "open_app
 def test_a_step_that_cannot_be_read_is_told_with_its_task(task: Task, gold: Any, message: str) -> None:
     with pytest.raises(EnvError, match=f"task t: meta.action.*{re.escape(message)}"):
         grounding(actions=[*STEPS]).reset(replace(task, meta={"action": gold}), 0)
-    with pytest.raises(ConfigError, match="env.actions must be some of click, .*; got 'swim'"):
+    with pytest.raises(ConfigError, match="actions must be some of click, .*; got 'swim'"):
         grounding(actions=["swim"])
 
 
