@@ -20,6 +20,7 @@ from mmturn.rollout.workers.settings import WorkersConfig
 from mmturn.rollout.workers.starting import check_workers, make_pool
 from mmturn.testing.fakes import CharRenderer, PlanEngine, TextWorld, WordGrammar
 from mmturn.types import MEASURED, StopReason, Task
+from tests.rollout.worker_worlds import Judging
 
 WORLD = "tests.rollout.worker_worlds:make"
 
@@ -71,6 +72,21 @@ def test_faults_in_workers_fail_their_own_episodes():
     assert turn.facts[MEASURED] == {"worker": "process-0.1"} and turn.policy_version == 3
     assert all(turn.facts[MEASURED]["worker"] for t in done.values() for turn in t.turns)
     assert all(gone(t.turns[0].facts["pid"]) for t in done.values())
+
+
+def test_a_judge_at_the_end_and_a_task_that_cannot_be_run_are_as_on_threads():
+    engine = PlanEngine({name: ["look"] * 3 for name in ("cut", "lacks")}, batch=8)
+    pool = pool_of(settings={"judges": True})
+    driver = Driver(
+        engine, CharRenderer(), WordGrammar(), stand_in(Judging(), pool, None), WorkerHost(pool),
+        RolloutConfig(max_turns=2),
+    )  # fmt: skip
+    tasks = [(Task(name, "?"), 0) for name in ("cut", "lacks")]
+    done = {t.task.id: t for t in driver.run(episodes(tasks, 1, run_seed=0))}
+    driver.close()
+    assert done["cut"].stop is StopReason.TURN_LIMIT and done["cut"].facts["score"] == 0.5
+    assert done["cut"].facts["pid"] != os.getpid()
+    assert done["lacks"].stop is StopReason.NOT_RUNNABLE and done["lacks"].error == "there is no spreadsheet here"
 
 
 def test_a_slow_world_holds_nobody_up():

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 
+from mmturn.errors import NotRunnable
 from mmturn.interfaces import Step
 from mmturn.testing.fakes import TextWorld
 from mmturn.types import Observation
@@ -16,7 +17,7 @@ def make(settings, store):
     """Called in the worker."""
     if settings.get("fault"):
         raise ValueError("this world cannot be made")
-    return World(settings.get("slow_s", 0.0))
+    return Judging() if settings.get("judges") else World(settings.get("slow_s", 0.0))
 
 
 class World(TextWorld):
@@ -49,3 +50,15 @@ class World(TextWorld):
         elif self.task.startswith("object"):
             return Step(Observation(("x",)), False, {"it": object()})
         return super().step(actions)
+
+
+class Judging(TextWorld):
+    """Judges an episode at its end, and lacks what some tasks need."""
+
+    def reset(self, task, seed):
+        if task.id.startswith("lacks"):
+            raise NotRunnable("there is no spreadsheet here")
+        return Observation(("start",))
+
+    def conclude(self):
+        return {"score": 0.5, "pid": os.getpid()}

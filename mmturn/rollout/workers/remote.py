@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmturn.errors import EnvError, ToolError
-from mmturn.interfaces import Asks, Environment, Seated, Step
+from mmturn.errors import EnvError, NotRunnable, ToolError
+from mmturn.interfaces import Asks, Concludes, Environment, Seated, Step
 from mmturn.media.store import ImageStore
 from mmturn.rollout.hosts import ThreadHost
 from mmturn.rollout.workers.link import Gone, Message
@@ -16,7 +16,9 @@ from mmturn.store.codec import decode, encode
 from mmturn.types import Action, Json, Observation, Task, ToolSpec, View
 
 _MOST_WAITING = 512
-_ERRORS: dict[str, Callable[[str], Exception]] = {"ToolError": ToolError, "TimeoutError": TimeoutError}
+_ERRORS: dict[str, Callable[[str], Exception]] = {
+    "ToolError": ToolError, "TimeoutError": TimeoutError, "NotRunnable": NotRunnable,
+}  # fmt: skip
 
 
 class RemoteEnv:
@@ -131,16 +133,21 @@ class _Questions(RemoteEnv):
         return decode(self._state.get("asked"), Task | None)  # type: ignore[arg-type]
 
 
-class _SeatsAndQuestions(_Seats, _Questions):
-    """Both."""
+class _Conclusions(RemoteEnv):
+    """Of an environment that judges an episode at its end."""
+
+    def conclude(self) -> Mapping[str, Json]:
+        """What it says of an episode that a limit ended. Raises as ``step`` does."""
+        step: Step = decode(self._asked({"do": "conclude"}).head["step"], Step)
+        return step.facts
 
 
 def stand_in(env: Environment, pool: WorkerPool, store: ImageStore) -> Callable[[], RemoteEnv]:
     """Makes stand-ins for environments that are like ``env``."""
-    kinds = {
-        (False, False): RemoteEnv, (True, False): _Seats, (False, True): _Questions, (True, True): _SeatsAndQuestions,
-    }  # fmt: skip
-    kind, tools = kinds[isinstance(env, Seated), isinstance(env, Asks)], env.tools
+    seams = ((Seated, _Seats), (Asks, _Questions), (Concludes, _Conclusions))
+    bases = tuple(base for seam, base in seams if isinstance(env, seam))
+    kind: type[RemoteEnv] = type("RemoteEnv", bases or (RemoteEnv,), {})
+    tools = env.tools
     return lambda: kind(pool, store, tools)
 
 

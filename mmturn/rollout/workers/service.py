@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmturn.errors import DataError, EnvError
-from mmturn.interfaces import Asks, Environment, Seated, Step
+from mmturn.interfaces import Asks, Concludes, Environment, Seated, Step
 from mmturn.media.store import ImageStore
 from mmturn.rollout.workers.link import Message, Start
 from mmturn.rollout.workers.pictures import packed
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 HELD_BYTES = 1 << 28
 """Bytes of derived pictures that a worker keeps, for tools that look at them again; the trainer has them too."""
-_PASSED = ("ToolError", "TimeoutError", "EnvError")
+_PASSED = ("ToolError", "TimeoutError", "EnvError", "NotRunnable")
 """Errors that mean something to the driver; others are failures of the environment, told with their name."""
 
 
 class Service:
-    """Answers ``reset``, ``step``, ``close`` and ``picture``. Calls for one environment come one after the other, those
+    """Answers ``reset``, ``step``, ``conclude``, ``close`` and ``picture``. Calls for one environment come one after the other, those
     for different ones on threads of their own."""
 
     def __init__(self, start: Start) -> None:
@@ -45,6 +45,8 @@ class Service:
                     return self._reset(head)
                 case "step":
                     return self._step(head)
+                case "conclude":
+                    return self._conclude(head)
                 case "picture":
                     return Message({}, [self.store.bytes(decode(head["ref"], ImageRef))])
                 case "close":
@@ -84,6 +86,13 @@ class Service:
         if step.seat is not None and isinstance(env, Seated):
             answer["role"] = env.role(step.seat)
         return self._with_views(env, answer, step.observation)
+
+    def _conclude(self, head: dict[str, Any]) -> Message:
+        env = self._env(head["env"])
+        if not isinstance(env, Concludes):
+            raise EnvError("this environment has nothing to conclude")
+        told = Step(None, terminated=True, facts=env.conclude())
+        return Message({"step": _encoded(told, Step, "a conclusion"), "pictures": []})
 
     def _with_views(self, env: Environment, answer: dict[str, Json], shown: Observation | None) -> Message:
         if isinstance(env, Asks):
