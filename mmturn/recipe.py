@@ -67,6 +67,8 @@ class OracleConfig:
 
     trajectories: str = ""
     """Stored trajectories (a run folder or .jsonl) to learn from instead; empty: build them."""
+    least_reward: float | None = None
+    """Of stored trajectories, learn from those whose reward is at least this; null: from all."""
     per_task: int = 1
     """Trajectories per task."""
     scale: tuple[float, float] = (1.5, 2.5)

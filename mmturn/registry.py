@@ -173,6 +173,7 @@ ENVS = Registry(
 REWARDS = Registry(
     "reward",
     {
+        "action_match": "mmturn.rewards.clicks:action_match",
         "arrived": "mmturn.rewards.navigation:arrived",
         "walk": "mmturn.rewards.navigation:WalkReward",
         "answer": "mmturn.rewards.answer:AnswerReward",

@@ -212,8 +212,8 @@ def evaluate(
         typer.Option(
             "--benchmark",
             "-b",
-            help="visual_search, video_world, vstar, video_mme, mlvu, longvideobench, lvbench, egoschema, "
-            "video_holmes, longvideo_reason, streambench, screenspot, screenspot_v2, screenspot_pro, osworld_g, "
+            help="visual_search, video_world, miniwob, sites, vstar, video_mme, mlvu, longvideobench, lvbench, "
+            "egoschema, video_holmes, longvideo_reason, streambench, screenspot, screenspot_v2, screenspot_pro, osworld_g, "
             "osworld, or rows for own data.",
         ),
     ] = "visual_search",
@@ -232,7 +232,7 @@ def evaluate(
     """Evaluate a policy on a benchmark; a report page comes out."""
     nano = _NANO_SUITES.get(benchmark, "visual_search")
     recipe = recipe_for(recipe, model, nano=nano, other=_suite_of(benchmark))
-    overrides = (["rollout.max_new_tokens=48"] if smoke else []) + (set_ or [])
+    overrides = (["rollout.max_new_tokens=48"] if smoke else []) + _world_of(benchmark) + (set_ or [])
     settings = open_recipe(recipe, overrides, model=model, tools=tool, seed=seed)
     from mmturn.build import make_policy
     from mmturn.jobs.bars import counting
@@ -255,6 +255,13 @@ def evaluate(
     from mmturn.jobs.benchmarks import summary
 
     say(f"{summary(report)}\n{folder / 'report.html'}")
+
+
+def _world_of(benchmark: str) -> list[str]:
+    """What makes a benchmark's world that of the recipe, so that ``data.levels`` are its own."""
+    from mmturn.tasks.worlds import WORLDS
+
+    return [f"data.train={benchmark}"] if benchmark in WORLDS else []
 
 
 def _suite_of(benchmark: str) -> str:

@@ -47,18 +47,22 @@ def igpo_weights(step: int, steps: int) -> GainWeights:
 def rollouts(success_rate: float, most: int = 8, least: int = 2, threshold: float = 0.6) -> int:
     """Trajectories to sample for a task: ``most`` up to the threshold of its success rate, then fewer, to ``least``.
 
-    Raises ValueError for numbers out of order.
-    Source: DART (2509.23866), dynamic rollout number, from second-hand notes: 8, fewer above 0.6. Differs: how it
-    falls is not verified; a line to ``least`` at a rate of 1, rounded up, is assumed.
+    Above the threshold ``int(a / success_rate - b)``, with a and b such that it is ``most`` at the threshold and
+    ``least`` at a rate of 1: ``int(9 / success_rate - 7)`` with the defaults. Raises ValueError for numbers out of
+    order.
+    Source: DART (2509.23866), dynamic rollout number: 8, fewer above 0.6; dart_rollouter, src/core/task_loader.py: the
+    formula. Differs: the repository has its constants fixed, for 8, 2 and 0.6.
     """
     if not 0.0 <= success_rate <= 1.0 or not 0.0 <= threshold < 1.0 or not 1 <= least <= most:
         raise ValueError(
             "wanted success_rate in 0..1, threshold in 0..1, 1 <= least <= most, "
             f"got {success_rate}, {threshold}, {least}, {most}"
         )
-    easy = max(success_rate - threshold, 0.0) / (1.0 - threshold)
-    # rounded first, since 5.000000001 rollouts are 5
-    return math.ceil(round(most - (most - least) * easy, 6))
+    if success_rate <= threshold:
+        return most
+    slope = (most - least) * threshold / (1.0 - threshold)
+    # rounded first, since 4.999999999 rollouts are 5
+    return max(int(round(slope / success_rate - slope + least, 6)), least)
 
 
 def step_budget(expert_steps: int, tolerance: float = 2.0, limit: int = 120) -> int:

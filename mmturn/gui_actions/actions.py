@@ -40,6 +40,20 @@ def act(name: str, view: int | None = None, /, **arguments: Json) -> Action:
     return Action("tool", name, kept, view if pointed else None)
 
 
+def written_action(written: Json, view: int | None = None) -> Action:
+    """An action written as an object, ``{"name": "type", "text": "milk"}``; ``finish`` is the end, with ``text`` and
+    ``status``. Raises ToolError."""
+    if not isinstance(written, Mapping) or not isinstance(written.get("name"), str):
+        raise ToolError(f'an action is an object like {{"name": "type", "text": "milk"}}, got {written!r:.80}')
+    given = {str(key): value for key, value in written.items() if key != "name"}
+    if written["name"] != "finish":
+        return act(written["name"], view, **given)
+    wrong = [key for key in given if key not in ("text", "status")]
+    if wrong or not all(isinstance(value, str) for value in given.values()):
+        raise ToolError(f"finish has the arguments text and status, which are texts, got {given!r:.80}")
+    return finish(**given)
+
+
 def finish(text: str = "", status: str = "success", invalid: str = "") -> Action:
     """The end of an episode with an answer (often empty) and how it is said to have gone.
 

@@ -11,7 +11,9 @@ from mmturn.engines.gui_oracle import PlayedScript
 from mmturn.engines.oracle import LookScript
 from mmturn.engines.scripted import ScriptedEngine
 from mmturn.engines.span_oracle import SpanScript
+from mmturn.engines.step_oracle import StepScript
 from mmturn.engines.walk_oracle import WalkScript
+from mmturn.envs.grounding import Grounding
 from mmturn.envs.gui.experts import ScriptedEnv
 from mmturn.envs.navigation import Navigation
 from mmturn.envs.video_qa import VideoQA
@@ -67,7 +69,7 @@ def store_rollouts(
 def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig, beside: float = 0.0) -> ScriptedEngine:
     """An engine that looks where the gold boxes or stretches are, as broadly as the settings say, or ``beside`` boxes.
     Questions of a stream it answers at once; tasks of the browser and the desktop are played by their scripted
-    solutions, houses walked through. Raises ConfigError for videos without a tool that shows stretches."""
+    solutions, houses walked through, single steps on a screen done. Raises ConfigError for videos without a tool that shows stretches."""
     env = policy.make_env()
     if isinstance(env, VideoStream):
         return ScriptedEngine(_told(policy, env, tasks, config), policy.renderer)
@@ -75,6 +77,8 @@ def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig, b
         seed = policy.recipe.seed
         script = PlayedScript(tasks, policy.grammar, env, lambda task: seed_of("environment", seed, task.id, 0))
         return ScriptedEngine(script, policy.renderer)
+    if isinstance(env, Grounding):
+        return ScriptedEngine(StepScript(tasks, policy.grammar), policy.renderer)
     if isinstance(env, Navigation):
         return ScriptedEngine(WalkScript(tasks, policy.grammar), policy.renderer)
     if isinstance(env, VideoQA):

@@ -12,7 +12,8 @@ from mmturn.errors import DataError
 from mmturn.jobs.rollout import oracle_trajectories
 from mmturn.jobs.train import open_trainee, seeded, setup_of, shared_tasks
 from mmturn.models.features import FeatureCache
-from mmturn.recipe import Recipe
+from mmturn.recipe import OracleConfig, Recipe
+from mmturn.rewards.env_score import told_score
 from mmturn.store.trajectories import images_folder, read_trajectories, trajectory_file
 from mmturn.tasks.rows import RowProblem
 from mmturn.training.feed import Feed
@@ -66,8 +67,9 @@ def sft_rows(policy: Policy, feed: Feed, out: Path, processes: Processes) -> tup
     rows: list[Row] = []
     problems = [str(problem) for problem in bad_rows]
     for trajectory in sorted(trajectories, key=lambda t: t.id):
-        if trajectory.stop.status == "failed":
-            problems.append(f"trajectory {trajectory.id}: {trajectory.error}")
+        unfit = _unfit(trajectory, policy.recipe.oracle)
+        if unfit:
+            problems.append(f"trajectory {trajectory.id}: {unfit}")
             continue
         try:
             rows += feed.rows(trajectory)
@@ -76,3 +78,17 @@ def sft_rows(policy: Policy, feed: Feed, out: Path, processes: Processes) -> tup
     if not rows:
         raise DataError(f"nothing to learn from{f': {problems[0]}' if problems else ''}")
     return rows, problems
+
+
+def _unfit(trajectory: Trajectory, config: OracleConfig) -> str:
+    """Why nothing should be learned from a trajectory; empty: it should."""
+    if trajectory.stop.status == "failed":
+        return str(trajectory.error)
+    if config.trajectories:
+        reward = None if trajectory.reward is None else trajectory.reward.total
+        if config.least_reward is None or (reward is not None and reward >= config.least_reward):
+            return ""
+        found = "it has no reward" if reward is None else f"its reward is {reward:g}"
+        return f"{found}, and oracle.least_reward is {config.least_reward:g}"
+    score = told_score(trajectory)
+    return "" if score is None or score >= 1 else f"played by its scripted solution it scores {score:g}"

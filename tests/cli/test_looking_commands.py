@@ -65,3 +65,13 @@ def test_a_place_that_cannot_be_written_is_one_line(
     assert stopped.value.code == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "IsADirectoryError" in said[0] and str(tmp_path) in said[0]
+
+
+def test_levels_of_an_evaluation_are_those_of_its_benchmark(tmp_path: Path) -> None:
+    def told(benchmark: str, level: str) -> str:
+        arguments = ["eval", "-b", benchmark, "-m", str(tmp_path), "-s", f"data.levels=[{level}]", "-o", str(tmp_path)]
+        return str(CliRunner().invoke(app, arguments).exception)
+
+    assert "unknown click-buton (known: ascending-numbers," in told("miniwob", "click-buton")
+    assert "unknown click-test (known: mail, settings, shop)" in told("sites", "click-test")
+    assert "config.json" in told("miniwob", "click-test"), "the model is all that is missing"

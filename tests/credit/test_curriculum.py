@@ -39,7 +39,8 @@ def test_weights_matter_in_a_joint_pool_only() -> None:
 
 
 def test_easy_tasks_get_fewer_rollouts() -> None:
-    assert [rollouts(rate) for rate in (0.0, 0.6, 0.7, 0.8, 0.9, 1.0)] == [8, 8, 7, 5, 4, 2]
+    assert [rollouts(rate) for rate in (0.0, 0.6, 0.7, 0.75, 0.8, 0.9, 1.0)] == [8, 8, 5, 5, 4, 3, 2]
+    assert all(rollouts(k / 64) == max(2, int(9 * 64 / k - 7)) for k in range(39, 65)), "the repository's formula"
     assert rollouts(1.0, least=1) == 1 and rollouts(0.7, threshold=0.7) == 8 and rollouts(0.5, most=4) == 4
     for arguments in ((1.1,), (0.5, 8, 0), (0.5, 2, 4), (0.5, 8, 2, 1.0), (float("nan"),)):
         with pytest.raises(ValueError, match="wanted success_rate"):

@@ -161,6 +161,16 @@ def test_pools_are_groups_roles_and_kinds_of_tasks() -> None:
     assert sum(own) == pytest.approx(0, abs=1e-9) and sum(a * a for a in own) / len(own) == pytest.approx(1)
 
 
+def test_a_trajectory_may_count_once_for_each_of_its_turns() -> None:
+    """DART: of two steps that succeeded and three that did not, whatever trajectories they belong to."""
+    group = [example_graded(0, 1.0, (0.0, 0.0)), example_graded(1, 0.0, (0.0, 0.0, 0.0)), example_graded(2, 0.0, ())]
+    over = advantages(group, normalise=[{"name": "group", "over": "turn"}])
+    steps = grpo([1.0, 1.0, 0.0, 0.0, 0.0])
+    assert over == [steps[:2], steps[2:], ()] and over != advantages(group)
+    tokens = {"credit": {"name": "token_returns"}}
+    assert advantages(group[:2], **tokens) == advantages(group[:2], normalise=[{"name": "group", "over": "turn"}], **tokens)
+
+
 def test_a_seat_is_compared_with_its_own_past_which_a_checkpoint_keeps() -> None:
     game = [replace(g, seats=("a", "b", "a")[: g.num_turns], meta={"game": "board"}) for g in GROUP]
     config = build(MethodConfig, {"credit": {"name": "own_turn"}, "normalise": [{"name": "seat_baseline"}]})

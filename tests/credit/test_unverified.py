@@ -18,14 +18,13 @@ PLACES: dict[str, tuple[Callable[..., Any], str]] = {
     "spiral.update_first": (seats.SeatBaselines, "update_first"),
     "reveal.absolute": (roles.generation_rewards, "absolute"),
     "igpo.weights": (curriculum.igpo_weights, "steps"),
-    "dart.rollouts": (curriculum.rollouts, "least"),
     "agentrl.max_lag": (select.fresh_enough, "max_lag"),
     "agentrl.unfinished": (shaping.status_reward, "unfinished"),
     "supo.std": (segments.supo, "std"),
     "deepminer.trigger": (segments.window_segments, "slide"),
 }
 """Where each constant enters the credit."""
-OF_ROWS = {"dart.tis_cap", "dart.kl_coef", "grpo.kl_coef", "mobile_r1.weights"}
+OF_ROWS = {"grpo.kl_coef", "mobile_r1.weights"}
 
 
 def test_each_entry_is_a_parameter_of_the_library() -> None:
@@ -41,5 +40,5 @@ def test_each_entry_is_one_sentence(name: str) -> None:
 
 
 def test_notices_are_of_one_method() -> None:
-    assert len(notices("dart")) == 3 and all(line.startswith("dart.") for line in notices("dart"))
-    assert notices("rloo") == notices("dar") == notices("") == []
+    assert len(notices("g_ra")) == 2 and all(line.startswith("g_ra.") for line in notices("g_ra"))
+    assert notices("rloo") == notices("g_r") == notices("") == []

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from PIL import Image
 
 from mmturn.config import shipped_recipes
 from mmturn.envs.gui.browser.pool import close_pools
+from mmturn.errors import DataError
 from mmturn.jobs.sft import sft_policy
 from mmturn.jobs.train import train_policy
-from mmturn.recipe import read_recipe
+from mmturn.recipe import OracleConfig, read_recipe
 from mmturn.store.trajectories import read_trajectories
 from mmturn.tasks.gui.web import shipped_tasks
 from mmturn.tasks.rows import write_tasks
@@ -99,12 +101,23 @@ def test_a_first_stage_learns_from_solutions(name: str, model: Path, browser: No
 def test_mobile_r1_learns_single_steps(model: Path, tmp_path: Path) -> None:
     Image.new("RGB", (64, 96), "white").save(tmp_path / "screen.png")
     target = {"kind": "box", "numbers": [8, 8, 40, 40]}
-    row = {"id": "a", "image": "screen.png", "question": "Open it.", "answer": "24, 24", "meta": {"target": target}}
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    steps = ({"action": {"name": "click"}, "target": target}, {"action": {"name": "type", "text": "milk"}})
+    rows = [
+        {"id": str(n), "image": "screen.png", "question": "Buy milk.", "answer": None, **step}
+        for n, step in enumerate(steps)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = recipe_of("mobile_r1_step", model, f"data.train={tmp_path / 'rows.jsonl'}", "env.root_budget=[784,3136]")
     train_policy(recipe, tmp_path / "run", validation=())
     (line,) = read_metrics(tmp_path / "run")
-    assert line["rollout/failed"] == 0 and "reward/click_hit" in line
+    assert line["rollout/failed"] == 0 and "reward/action_match" in line
+    sft_policy(recipe, tmp_path / "first")  # the same rows as lessons: stage one
+    (line,) = read_metrics(tmp_path / "first")
+    assert line["sft/loss"] > 0
+    stored = replace(recipe, oracle=OracleConfig(str(tmp_path / "run" / "rollouts"), least_reward=2.0))
+    with pytest.raises(DataError, match="its reward is 0, and oracle.least_reward is 2"):
+        sft_policy(stored, tmp_path / "none")
+    sft_policy(replace(stored, oracle=replace(stored.oracle, least_reward=0.0)), tmp_path / "all")
 
 
 def test_active_vln_begins_with_expert_walks(model: Path, tmp_path: Path) -> None:
@@ -127,6 +140,8 @@ def test_published_constants_are_as_published() -> None:
     names = ("dart_gui", "ui_tars_2", "webagent_r1")
     dart, tars, web = (read_recipe(name, ("model.path=checkpoints/nano",))[0] for name in names)
     assert (dart.rl.group_size, dart.rl.kl_coef, dart.rl.correction.cap, dart.training.lr) == (8, 0.1, 1.0, 1e-6)
+    assert dart.rl.aggregation == "turn_mean_global" and dart.method.normalise[0]["over"] == "turn"
+    assert [box["name"] for box in dart.method.select] == ["with_signal", "high_entropy"]
     assert (dart.rollout.max_turns, dart.context["images"], dart.context["turns"]) == (30, 5, 35)
     assert (tars.method.credit["length_alpha"], tars.critic.targets) == (0.05, "returns")
     assert tars.rl.clip_high > tars.rl.clip_low and tars.critic.pretrain_updates > 0

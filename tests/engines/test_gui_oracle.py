@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from mmturn.engines.scripted import ScriptedEngine
 from mmturn.envs.gui.browser.env import BrowserConfig, BrowserEnv
 from mmturn.envs.gui.browser.pool import close_pools
 from mmturn.envs.gui.desktop.env import DesktopConfig, DesktopEnv
+from mmturn.errors import DataError
 from mmturn.media import ImageStore
 from mmturn.registry import GRAMMARS
 from mmturn.rewards.env_score import EnvScore
@@ -21,6 +23,7 @@ from mmturn.tasks.gui.miniwob import miniwob_task, miniwob_tasks
 from mmturn.tasks.gui.web import shipped_tasks
 from mmturn.tasks.rows import read_tasks, write_tasks
 from mmturn.testing.fakes import CharRenderer
+from mmturn.types import Request, Sampling
 
 pytestmark = pytest.mark.browser
 
@@ -82,11 +85,11 @@ def played(tasks, grammar, make):
 
 def test_solutions_name_elements_where_pages_are_words_alone(store):
     grammar = GRAMMARS.resolve("webagent_r1")()
-    wanted = ("cheapest-sport", "two-factor")
+    wanted = ("cheapest-sport", "platform", "three-bottles")
     tasks = [one.task() for one in shipped_tasks() if one.id in wanted]
 
     def make():
-        config = BrowserConfig(size=(640, 480), screenshot=False, text="elements")
+        config = BrowserConfig(size=(640, 480), screenshot=False, text="dom")
         return BrowserEnv(config, store, lambda size, budget: size, [])
 
     script = PlayedScript(tasks, grammar, make(), lambda task: seed_of("environment", 7, task.id, 0))
@@ -100,3 +103,15 @@ def test_solutions_name_elements_where_pages_are_words_alone(store):
         (t.task.id, t.stop, t.error, [turn.error for turn in t.turns]) for t in done
     ]
     assert not any(t.views for t in done)
+    typed = [turn.text for t in done for turn in t.turns if 'action="Type"' in turn.text]
+    assert len(typed) == 1, "over the 1 that stands there"
+
+
+def test_a_solution_that_does_not_solve_is_no_lesson(store):
+    web = next(one for one in shipped_tasks(["settings"]) if one.id == "bio")
+    script = PlayedScript(
+        [replace(web, solution=(("finish", "done"),)).task()],
+        GRAMMARS.resolve("tool_call")(), BrowserEnv(BrowserConfig(), store, same_size, []), lambda task: 0,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="settings/bio: its scripted solution scores 0"):
+        script(Request("a", "settings/bio", 0, (), (), Sampling(1, 0.0, 1.0), 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +15,10 @@ import pytest
 from PIL import Image
 
 from mmturn.envs.grounding import Grounding
-from mmturn.errors import ConfigError, ToolError
+from mmturn.errors import ConfigError, EnvError, ToolError
 from mmturn.evaluation.suites import PointScorer
 from mmturn.gui_actions import act, finish
-from mmturn.rewards.clicks import click_hit
+from mmturn.rewards.clicks import action_match, click_hit
 from mmturn.testing.examples import example_environment, example_trajectories
 from mmturn.tools.crop import CropTool
 from mmturn.types import Action, Task, Trajectory
@@ -130,8 +131,65 @@ def test_verdicts(task: Task, actions: tuple[Action, ...], target: dict[str, Any
     assert score.extractor == "mmturn/point-1" and click_hit(trajectory) == score.value
 
 
+BOX = {"kind": "box", "numbers": [20, 10, 60, 40]}
+MEANT: list[tuple[dict[str, Any], Action, float]] = [
+    ({"target": BOX}, act("click", 0, point=[30, 20]), 1.0),
+    ({"target": BOX}, act("long_press", 0, point=[30, 20]), 0.0),
+    ({"target": BOX, "action": {"name": "click"}}, act("click", 0, point=[30, 20]), 1.0),
+    ({"target": BOX, "action": {"name": "click"}}, act("click", 0, point=[200, 90]), 0.0),
+    ({"target": BOX, "action": {"name": "click"}}, act("drag", 0, path=[[30, 20], [30, 90]]), 0.0),
+    ({"target": BOX, "action": {"name": "drag"}}, act("drag", 0, path=[[30, 20], [200, 90]]), 1.0),
+    ({"target": BOX, "action": {"name": "drag"}}, act("drag", 0, path=[[200, 90], [30, 20]]), 0.0),
+    ({"action": {"name": "type", "text": "Milk"}}, act("type", text="Milk"), 1.0),
+    ({"action": {"name": "type", "text": "Milk"}}, act("type", text="milk"), 0.0),
+    ({"action": {"name": "type", "text": "Milk"}, "target": BOX}, act("click", 0, point=[30, 20]), 0.0),
+    ({"action": {"name": "back"}}, act("back"), 1.0),
+    ({"action": {"name": "back"}}, act("home"), 0.0),
+    ({"action": {"name": "key", "keys": ["Return"]}}, act("key", keys=["enter"]), 1.0),
+    ({"action": {"name": "open_app", "app": "Maps"}}, act("open_app", app="Mail"), 0.0),
+    ({"action": {"name": "wait"}}, act("wait", duration_s=2), 1.0),
+    ({"action": {"name": "finish"}}, finish(), 1.0),
+    ({"action": {"name": "finish", "status": "failure"}}, finish(), 0.0),
+    ({"action": {"name": "finish"}}, finish(invalid="no call"), 0.0),
+]
+
+
+@pytest.mark.parametrize(("meta", "action", "value"), MEANT)
+def test_a_step_is_the_one_that_was_meant(task: Task, meta: dict[str, Any], action: Action, value: float) -> None:
+    env, task = grounding(actions=[*STEPS], root_budget=[1, 10**9]), replace(task, meta=meta)
+    view = env.reset(task, 0).views[0]
+    x, y = view.size.width / 400, view.size.height / 200
+    places = {"point": lambda at: [at[0] * x, at[1] * y], "path": lambda ends: [[a * x, b * y] for a, b in ends]}
+    moved = {key: places.get(key, lambda same: same)(given) for key, given in action.arguments.items()}
+    step = env.step((replace(action, arguments=moved),))
+    example = example_trajectories()[0]
+    turn = replace(example.turns[-1], facts=step.facts)
+    assert step.terminated and action_match(replace(example, task=task, turns=(turn,))) == value
+
+
+STEPS = ("click", "long_press", "drag", "type", "key", "back", "home", "open_app", "wait")
+
+
+@pytest.mark.parametrize(
+    ("gold", "message"),
+    [
+        ({"name": "swim"}, "there is no action 'swim'"),
+        ({"name": "type"}, "type needs the argument text"),
+        ("back", 'an action is an object like {"name": "type"'),
+        ({"name": "click"}, "meta.target must say where"),
+        ({"name": "finish", "score": 1}, "text and status"),
+    ],
+)
+def test_a_step_that_cannot_be_read_is_told_with_its_task(task: Task, gold: Any, message: str) -> None:
+    with pytest.raises(EnvError, match=f"task t: meta.action.*{re.escape(message)}"):
+        grounding(actions=[*STEPS]).reset(replace(task, meta={"action": gold}), 0)
+    with pytest.raises(ConfigError, match="actions must be some of click, .*; got 'swim'"):
+        grounding(actions=["swim"])
+
+
 def test_a_task_without_a_target_earns_nothing(task: Task) -> None:
-    assert click_hit(replace(ended(task, CLICK), task=Task("t", "?"))) == 0.0
+    blind = replace(ended(task, CLICK), task=Task("t", "?"))
+    assert click_hit(blind) == action_match(blind) == 0.0
 
 
 @pytest.mark.parametrize("suite", ["grounding", "grounding_zoom"])

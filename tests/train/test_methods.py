@@ -288,7 +288,7 @@ def test_each_switch_of_a_row_changes_the_loss_or_the_batch(name: str) -> None:
 
 
 def test_unverified_constants_are_said() -> None:
-    assert any("cap" in notice for notice in Method(recipe_of(values_of("dart")).method).notices)
+    assert any("agentrl.max_lag" in notice for notice in Method(recipe_of(values_of("agentrl")).method).notices)
     assert Method(recipe_of(values_of("rloo")).method).notices == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Literal
 
 from mmturn.credit import whiten as whitening
 from mmturn.credit.graded import Graded, Worth, by_group, cut, flat, per_token, per_turn, unit_of, values_of
@@ -20,9 +21,14 @@ def group(
     std: Std = "unbiased",
     eps: float = 1e-6,
     single: Single = "zero",
+    over: Literal["trajectory", "turn"] = "trajectory",
 ) -> list[Worth]:
     """Within each group: ``(x - mean) / (std + eps)`` over trajectories, or over all turns or tokens of the group where
-    the worths are per turn or token. ``std: none`` centres (Dr. GRPO). See ``outcome.grpo``."""
+    the worths are per turn or token. ``std: none`` centres (Dr. GRPO). ``over: turn`` counts a trajectory's worth once
+    for each of its turns, so that long ones weigh more in mean and deviation: step-wise GRPO of DART (2509.23866). See
+    ``outcome.grpo``."""
+    if over == "turn":
+        worths = [per_turn(g, w) if unit_of(w) == "trajectory" else w for g, w in zip(batch, worths, strict=True)]
     return _normalised(batch, worths, [g.group for g in batch], std, eps, single)
 
 

@@ -1,8 +1,9 @@
 """WebAgent-R1's turn: ``<think>``, then ``<answer>`` with one action on an element of a simplified page.
 
 Source: WebAgent-R1, arXiv 2505.16421, its evaluation prompt: ``do(action="Click", element="5")``, ``do(action="Type",
-argument="...", element="5")``, ``exit(message="...")``, ``go_backward()``, ``go_forward()``. Search types and presses
-enter; comments (``# Element:``, ``# Note``) beside the action are skipped.
+argument="...", element="5")``, ``exit(message="...")``, ``go_backward()``, ``go_forward()``. Type and Search empty the field
+before (VisualAgentBench, VAB-WebArena-Lite, browser_env/actions.py), and Search presses enter; comments (``# Element:``,
+``# Note``) beside the action are skipped.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class WebAgentR1Grammar(Dialect):
     )
     forms = (
         ("click", 'do(action="Click", element="5"), do(action="Right Click", element="5")'),
-        ("type", 'do(action="Type", argument="...", element="5"); "Search" presses enter as well'),
+        ("type", 'do(action="Type", argument="...", element="5"): in place of what stands there; "Search" presses enter too'),
         ("move", 'do(action="Hover", element="5")'),
         ("scroll", 'do(action="Scroll Down"), do(action="Scroll Up")'),
         ("key", 'do(action="Press Enter")'),
@@ -99,7 +100,7 @@ def _words(name: str, given: Mapping[str, Json]) -> dict[str, str] | None:
     element = {"element": given["element"]} if "element" in given else {}
     if name == "click" and names <= {"element", "button"} and element and given.get("button", "left") in _BUTTONS:
         return {"action": _BUTTONS[given.get("button", "left")], **element}
-    if name == "type" and names <= {"element", "text", "enter"} and element:
+    if name == "type" and names <= {"element", "text", "enter", "clear"} and element and given.get("clear"):
         return {"action": "Search" if "enter" in given else "Type", "argument": given["text"], **element}
     if name == "move" and names == {"element"}:
         return {"action": "Hover", **element}
@@ -131,7 +132,7 @@ def _action(call: Call) -> Action:
     if kind in ("Click", "Right Click"):
         return act("click", element=element, button="left" if kind == "Click" else "right")
     if kind in ("Type", "Search"):
-        return act("type", text=argument, element=element, enter=kind == "Search")
+        return act("type", text=argument, element=element, enter=kind == "Search", clear=True)
     if kind in ("Scroll Up", "Scroll Down"):
         return act("scroll", dy=1 if kind == "Scroll Down" else -1, unit="page")
     if kind == "Switch Tab":

@@ -133,10 +133,10 @@ def answer(action: str, thought: str = "why") -> str:
     [
         ('do(action="Click", element="5")', act("click", element="5")),
         ('do(action="Right Click", element="5")', act("click", element="5", button="right")),
-        ('do(action="Type", argument="a < \'b\'", element="5")', act("type", text="a < 'b'", element="5")),
+        ('do(action="Type", argument="a < \'b\'", element="5")', act("type", text="a < 'b'", element="5", clear=True)),
         (
             'do(action="Search", argument="say "hi"", element="5")',
-            act("type", text='say "hi"', element="5", enter=True),
+            act("type", text='say "hi"', element="5", enter=True, clear=True),
         ),
         ('do(action="Hover", element="5")', act("move", element="5")),
         ('do(action="Scroll Up")', act("scroll", dy=-1, unit="page")),

@@ -11,18 +11,22 @@ from mmturn.geometry import Point
 if TYPE_CHECKING:
     from playwright.async_api import ElementHandle
 
-_FIND = """() => [...document.querySelectorAll(
-  'a[href],button,input,select,textarea,summary,[onclick],[role],[tabindex],[contenteditable=true]')].filter(one => {
-  const box = one.getBoundingClientRect(), style = getComputedStyle(one);
+_FIND = """() => [...document.querySelectorAll('body *')].filter(one => {
+  const style = getComputedStyle(one);
+  // Scripts tell of what listens to clicks by the pointer's shape alone; children inherit it.
+  const told = style.cursor == 'pointer' && getComputedStyle(one.parentElement).cursor != 'pointer';
+  if (!told && !one.matches(
+    'a[href],button,input,select,textarea,summary,[onclick],[role],[tabindex],[contenteditable=true]')) return false;
+  const box = one.getBoundingClientRect();
   return box.width > 0 && box.height > 0 && style.visibility != 'hidden' && one.type != 'hidden' &&
     box.bottom > 0 && box.right > 0 && box.top < innerHeight && box.left < innerWidth;
 })"""
-_TELL = """(all) => all.map((one, id) => {
+_TOLD = """(one, id, most) => {
   const tag = one.tagName.toLowerCase(), type = one.getAttribute('type');
   const kind = one.getAttribute('role') || (tag == 'a' ? 'link' : tag == 'input' && type ? type : tag);
   const label = one.getAttribute('aria-label') || one.labels?.[0]?.innerText || one.placeholder ||
     (tag == 'select' ? '' : one.innerText) || one.title || one.alt || '';
-  let line = `[${id}] ${kind} ${JSON.stringify(label.replace(/\\s+/g, ' ').trim().slice(0, 80))}`;
+  let line = `[${id}] ${kind} ${JSON.stringify(label.replace(/\\s+/g, ' ').trim().slice(0, most))}`;
   if (tag == 'select') line += ' options ' + JSON.stringify([...one.options].slice(0, 30).map(o => o.label)) +
     ' chosen ' + JSON.stringify(one.selectedOptions[0]?.label ?? '');
   else if (type == 'checkbox' || type == 'radio') line += one.checked ? ' checked' : ' unchecked';
@@ -30,7 +34,27 @@ _TELL = """(all) => all.map((one, id) => {
     line += ' value ' + JSON.stringify(one.value.slice(0, 200));
   if (one.disabled) line += ' disabled';
   return line;
-}).join('\\n')"""
+}"""
+_TELL = f"(all) => {{ const told = {_TOLD}; return all.map((one, id) => told(one, id, 80)).join('\\n'); }}"
+_TELL_ALL = f"(all) => {{ const told = {_TOLD}; " + r"""
+  const ids = new Map(all.map((one, id) => [one, id])), lines = [];
+  const within = (one) => /^(inline|table-cell|contents)/.test(getComputedStyle(one).display);
+  const owned = (one) => one && (ids.has(one) || owned(one.parentElement));
+  const seen = (node) => { const range = document.createRange(); range.selectNode(node);
+    const box = range.getBoundingClientRect();
+    return box.width > 0 && box.height > 0 && getComputedStyle(node.parentElement).visibility != 'hidden' &&
+      box.bottom > 0 && box.right > 0 && box.top < innerHeight && box.left < innerWidth; };
+  const walker = document.createTreeWalker(document.body ?? document, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    if (ids.has(node)) lines.push({said: told(node, ids.get(node), 400)});
+    if (node.nodeType != 3 || !node.data.trim() || owned(node.parentElement) || !seen(node)) continue;
+    let block = node.parentElement;
+    while (block.parentElement && within(block)) block = block.parentElement;
+    const last = lines.at(-1), words = node.data.replace(/\s+/g, ' ').trim();
+    if (last?.block == block) last.words += ' ' + words; else lines.push({block, words});
+  }
+  return lines.map(line => line.said ?? JSON.stringify(line.words)).join('\n');
+}"""
 _AT = """(all, id) => { const one = all[id]; if (!one || !one.isConnected) return null;
   const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }"""
 _SELECTED = """() => { const one = document.activeElement;
@@ -40,10 +64,11 @@ _SELECTED = """() => { const one = document.activeElement;
 _MOST_TEXT = 20_000
 
 
-async def elements_text(session: Session) -> str:
-    """The elements on the screen that can be acted on, a line each; their ids are good until the next text."""
+async def elements_text(session: Session, between: bool = False) -> str:
+    """The elements on the screen that can be acted on, a line each; their ids are good until the next text. ``between``:
+    and the words that stand between them, in quotes."""
     session.listed = await session.page.evaluate_handle(_FIND)
-    text: str = await session.listed.evaluate(_TELL)
+    text: str = await session.listed.evaluate(_TELL_ALL if between else _TELL)
     return text[:_MOST_TEXT]
 
 

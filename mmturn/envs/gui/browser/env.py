@@ -40,8 +40,9 @@ class BrowserConfig:
     """Pixels of the screenshot per CSS pixel."""
     budget: tuple[int, int] = (3_136, 1_003_520)
     """Least and most pixels of a screenshot as shown."""
-    text: Literal["none", "elements", "accessibility"] = "none"
-    """Words beside the screenshot: the elements with their ids, which actions may then name; the accessibility tree."""
+    text: Literal["none", "elements", "dom", "accessibility"] = "none"
+    """Words beside the screenshot: the elements with their ids, which actions may then name; with ``dom`` what is written
+    between them too; the accessibility tree."""
     screenshot: bool = True
     """Show the page as a picture; False: in words alone, which ``text`` then has to name."""
     say_goal: bool = True
@@ -64,7 +65,7 @@ class BrowserConfig:
             raise ConfigError(f"scale must be from 0.25 to 4, got {self.scale}")
         check_settings(self, BROWSER)
         if not self.screenshot and self.text == "none":
-            raise ConfigError("text must be elements or accessibility where screenshot is false: else nothing is shown")
+            raise ConfigError("text must be elements, dom or accessibility where screenshot is false: else nothing is shown")
 
 
 @dataclass
@@ -250,8 +251,8 @@ class BrowserEnv:
         return b""
 
     async def _words(self, session: Session) -> str:
-        if self.config.text == "elements":
-            return await elements_text(session)
+        if self.config.text in ("elements", "dom"):
+            return await elements_text(session, self.config.text == "dom")
         if self.config.text == "accessibility":
             return await accessibility_text(session)
         return ""

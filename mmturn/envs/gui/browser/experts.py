@@ -15,6 +15,7 @@ from mmturn.types import Action, Task
 
 _WHERE = """(selector) => { const one = document.querySelector(selector); if (!one) return null;
   const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2, innerHeight]; }"""
+_FILLED = "(all, id) => Boolean(all[id].value ?? all[id].innerText.trim())"
 _LISTED = """(all, selector) => { const one = document.querySelector(selector); if (!one) return null;
   return [all.indexOf(one), one.getBoundingClientRect().y > 0]; }"""
 
@@ -47,7 +48,7 @@ class BrowserExpert:
                 return (place,)
             self._steps.pop(0)
             if isinstance(place, str):
-                return (_by_id(kind, place, words[1:]),)
+                return (_by_id(kind, place, words[1:], kind == "type" and self._filled(place)),)
             return _on_element(kind, place, words[1:], views - 1)
         self._steps.pop(0)
         return (self._action((kind, *words), views - 1),)
@@ -79,6 +80,12 @@ class BrowserExpert:
         index, below = found
         return str(index) if index >= 0 else act("scroll", dy=1 if below else -1, unit="page")
 
+    def _filled(self, element: str) -> bool:
+        """Whether something stands in a listed field."""
+        listed = self._env.session.listed
+        assert listed is not None
+        return bool(self._env.pool.run(listed.evaluate(_FILLED, int(element)), 5.0))
+
     def _shown(self, point: Sequence[float], view: int) -> list[float]:
         """CSS pixels as pixels of a view."""
         scale = self._env.config.scale
@@ -96,12 +103,12 @@ class BrowserExpert:
         return plain_step(self._task, step)
 
 
-def _by_id(kind: str, element: str, words: Sequence[str]) -> Action:
-    """One action on an element that is named in words; what is typed goes behind what stands there."""
+def _by_id(kind: str, element: str, words: Sequence[str], filled: bool) -> Action:
+    """One action on an element that is named in words; what is typed takes the place of what stands there."""
     if kind == "click":
         return act("click", element=element)
     if kind == "type":
-        return act("type", element=element, text=words[0])
+        return act("type", element=element, text=words[0], clear=filled)
     return act("select_option", element=element, option=words[0])
 
 

@@ -136,6 +136,20 @@ def test_elements_are_told_with_ids_and_can_be_named(make_env):
         env.step((act("click", element="77"),))
 
 
+WRITTEN = """<style>td, .card {cursor: pointer} div.hidden {visibility: hidden}</style>
+<h1>Mail of <b>Ida</b></h1><table><tr><td><i>Ticket</i> to Bern</td></tr></table><div class=hidden>not this</div>
+<p>Platform 7.</p><p>Say "[0] button".</p><div style="margin-top: 3000px">far below</div>
+<script>document.querySelector('td').addEventListener('click', () => state = {done: true}); state = {done: false}</script>"""
+
+
+def test_words_between_elements_are_told_and_what_listens_to_clicks_is_one(make_env):
+    env = make_env({"/": WRITTEN}, text="dom", screenshot=False)
+    said = env.reset(pages_task(), 0).text
+    assert said == '"Mail of Ida"\n[0] td "Ticket to Bern"\n"Platform 7."\n"Say \\"[0] button\\"."'
+    assert env.step((act("click", element="0"),)).facts["checks"] == [True]
+    assert make_env({"/": WRITTEN}, text="elements").reset(pages_task(), 0).text == '[0] td "Ticket to Bern"'
+
+
 def test_a_page_may_be_shown_in_words_alone(make_env):
     env = make_env({"/": LISTED}, text="elements", screenshot=False)
     shown = env.reset(pages_task(), 0)
@@ -147,7 +161,7 @@ def test_a_page_may_be_shown_in_words_alone(make_env):
     assert "nothing that could be acted on" in make_env(
         {"/": "<p>Words."}, text="elements", screenshot=False
     ).reset(pages_task(), 0).text  # fmt: skip
-    with pytest.raises(ConfigError, match="text must be elements or accessibility"):
+    with pytest.raises(ConfigError, match="text must be elements, dom or accessibility"):
         make_env(screenshot=False)
 
 
