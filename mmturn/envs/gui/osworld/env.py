@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from mmturn.envs.gui.desktop.pool import DesktopSettings
+from mmturn.envs.gui.needs import missing_for_desktop
 from mmturn.envs.gui.osworld.client import read_address
 from mmturn.envs.gui.osworld.code import guest_code
 from mmturn.envs.gui.osworld.evaluator import Verdict, judge
@@ -143,6 +144,10 @@ class OSWorldEnv:
         if self._episode is None:
             raise EnvError("step before reset")
         return self._episode.place
+
+    def lacks(self) -> str:
+        """What the machine has not got for desktops of ours; guests by address need nothing of it."""
+        return "" if self.config.address else missing_for_desktop()
 
     def reset(self, task: Task, seed: int) -> Observation:
         """Set a guest up. Raises EnvError that names the task, NotRunnable for what is not there."""
