@@ -9,9 +9,10 @@ from mmturn.batching.patches import Patches
 from mmturn.components import env_factory, env_parts, env_settings, make_context, make_grammar, make_tools
 from mmturn.credit.method import Method
 from mmturn.engines.hf import HFEngine
+from mmturn.envs.gui.needs import Needs
 from mmturn.errors import ConfigError
 from mmturn.families import family_of
-from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment, Needs
+from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment
 from mmturn.media import ImageStore
 from mmturn.models.files import model_folder
 from mmturn.models.load import LoadedModel, load_configured

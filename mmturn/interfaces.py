@@ -146,15 +146,6 @@ class Concludes(Protocol):
         ...
 
 
-@runtime_checkable
-class Needs(Protocol):
-    """What an environment adds that needs more of the machine than Python packages."""
-
-    def lacks(self) -> str:
-        """What is missing here, with what to install; empty: nothing. Asked before rollouts begin."""
-        ...
-
-
 class ActionGrammar(Protocol):
     """Text <-> actions, and the words around observations. Pure: no state, no pixels."""
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from mmturn.errors import EnvError
 
@@ -23,6 +24,15 @@ DESKTOP_PROGRAMS = ("Xvfb", "openbox", "xclip", "mousepad", "galculator", "pcman
 """Executables of the desktop environment: the server, the window manager, the clipboard, the applications."""
 INSTALL_DESKTOP = "make setup-gui (or: pip install 'mmturn[gui]' and apt install {packages})"
 INSTALL = "make setup-gui (or: pip install 'mmturn[gui]' and apt install chromium-headless-shell)"
+
+
+@runtime_checkable
+class Needs(Protocol):
+    """What an environment adds that needs more of the machine than Python packages."""
+
+    def lacks(self) -> str:
+        """What is missing here, with what to install; empty: nothing. Asked before rollouts begin."""
+        ...
 
 
 def packages() -> dict[str, tuple[str, ...]]:
