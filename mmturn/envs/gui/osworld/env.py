@@ -165,6 +165,9 @@ class OSWorldEnv:
             words = str(error)
             kind = NotRunnable if isinstance(error, NotRunnable) else EnvError
             raise kind(words if words.startswith("task ") else f"task {task.id}: {words}") from error
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # a step's file may say anything
+            self.close()
+            raise EnvError(f"task {task.id}: a step or getter of its file is wrong: {error!r:.200}") from error
 
     def _begin(self, wanted: OSWorldTask, files: TaskFiles) -> Observation:
         config = self.config
