@@ -9,6 +9,8 @@ from mmturn.batching.patches import Patches
 from mmturn.components import env_factory, env_parts, env_settings, make_context, make_grammar, make_tools
 from mmturn.credit.method import Method
 from mmturn.engines.hf import HFEngine
+from mmturn.envs.gui.needs import Needs
+from mmturn.errors import ConfigError
 from mmturn.families import family_of
 from mmturn.interfaces import ActionGrammar, ContextPolicy, Engine, EnvHost, Environment
 from mmturn.media import ImageStore
@@ -58,10 +60,14 @@ class Policy:
         return [self.renderer.decode_one(token_id) for token_id in token_ids]
 
     def driver(self, engine: Engine, rollout: RolloutConfig | None = None) -> Driver:
-        """The multi-turn loop on an engine."""
+        """The multi-turn loop on an engine. Raises ConfigError where the machine lacks what environments need."""
         config = rollout or self.recipe.rollout
+        env = self.make_env()
+        lacking = env.lacks() if isinstance(env, Needs) and config.workers.kind != "ray" else ""
+        if lacking:
+            raise ConfigError(lacking)
         pool = make_pool(config, Start("mmturn.components:env_of", self.env_settings))
-        make_env = self.make_env if pool is None else stand_in(self.make_env(), pool, self.store)
+        make_env = self.make_env if pool is None else stand_in(env, pool, self.store)
         meta = {"model": str(self.loaded.folder.name), "banned_ids": list(self.renderer.banned_ids)}
         return Driver(
             engine, self.renderer, self.grammar, make_env, make_host(config, pool), config,

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from mmturn.errors import EnvError
 
@@ -23,6 +24,15 @@ DESKTOP_PROGRAMS = ("Xvfb", "openbox", "xclip", "mousepad", "galculator", "pcman
 """Executables of the desktop environment: the server, the window manager, the clipboard, the applications."""
 INSTALL_DESKTOP = "make setup-gui (or: pip install 'mmturn[gui]' and apt install {packages})"
 INSTALL = "make setup-gui (or: pip install 'mmturn[gui]' and apt install chromium-headless-shell)"
+
+
+@runtime_checkable
+class Needs(Protocol):
+    """What an environment adds that needs more of the machine than Python packages."""
+
+    def lacks(self) -> str:
+        """What is missing here, with what to install; empty: nothing. Asked before rollouts begin."""
+        ...
 
 
 def packages() -> dict[str, tuple[str, ...]]:
@@ -54,14 +64,21 @@ def find_chromium() -> str | None:
     return shutil.which(wanted) if wanted else next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
+def missing_for_browser() -> str:
+    """What the browser environment lacks here, with what to install; empty: nothing."""
+    if importlib.util.find_spec("playwright") is None:
+        return f"the browser environment needs the package playwright: {INSTALL}"
+    if find_chromium() is None:
+        names = os.environ.get("MMTURN_CHROMIUM") or ", ".join(CHROMIUMS)
+        return f"the browser environment needs a Chromium, and there is no {names}: {INSTALL}"
+    return ""
+
+
 def chromium() -> str:
     """Path of a Chromium that Playwright can drive. Raises EnvError that says what to install."""
-    if importlib.util.find_spec("playwright") is None:
-        raise EnvError(f"the browser environment needs the package playwright: {INSTALL}")
-    found = find_chromium()
-    if found is None:
-        names = os.environ.get("MMTURN_CHROMIUM") or ", ".join(CHROMIUMS)
-        raise EnvError(f"the browser environment needs a Chromium, and there is no {names}: {INSTALL}")
+    missing, found = missing_for_browser(), find_chromium()
+    if missing or found is None:
+        raise EnvError(missing)
     return found
 
 

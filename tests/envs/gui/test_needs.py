@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmturn.envs.gui import needs
-from mmturn.errors import EnvError
+from mmturn.errors import ConfigError, EnvError
 from mmturn.jobs.doctor import diagnose
 
 REPO = Path(__file__).resolve().parents[3]
@@ -54,3 +54,22 @@ def test_the_doctor_tells_of_them(tmp_path, monkeypatch):
     assert "make setup-gui" in found["chromium"].advice
     assert found["Debian packages (browser)"].found == "missing: some-package"
     assert {"playwright", "miniwob"} <= set(found)
+
+
+def test_a_run_that_lacks_something_ends_with_what_to_install(monkeypatch):
+    from mmturn.build import make_policy
+    from mmturn.recipe import read_recipe
+
+    policy = make_policy(read_recipe("nano_rl", ('env={name: "browser"}', "tools=[]"))[0])
+    monkeypatch.setenv("MMTURN_CHROMIUM", "no-such-browser")
+    with pytest.raises(ConfigError, match=r"there is no no-such-browser: make setup-gui"):
+        policy.driver(policy.engine())
+    monkeypatch.setattr("mmturn.envs.gui.needs.DESKTOP_PROGRAMS", ("no-such-program",))
+    for name, settings, lacking in (("desktop", "", True), ("osworld", "", True), ("osworld", "address: [h:1]", False)):
+        recipe = read_recipe("nano_rl", (f'env={{name: "{name}", {settings}}}', "tools=[]"))[0]
+        made = make_policy(recipe)
+        if lacking:
+            with pytest.raises(ConfigError, match="needs .*no-such-program: make setup-gui"):
+                made.driver(made.engine())
+        else:
+            made.driver(made.engine()).close()

@@ -14,6 +14,7 @@ from mmturn.envs.gui.browser.pool import Pool, PoolSettings, pool_of
 from mmturn.envs.gui.browser.session import Session
 from mmturn.envs.gui.browser.sites import Site
 from mmturn.envs.gui.browser.worlds import Outcome, World, seed_of_task, world_of
+from mmturn.envs.gui.needs import missing_for_browser
 from mmturn.envs.gui.sites import shipped_sites
 from mmturn.envs.gui.turns import Tally, Todo, check_settings, limit_s, todo_of
 from mmturn.errors import ConfigError, EnvError, ToolError
@@ -119,6 +120,10 @@ class BrowserEnv:
         if self._held is None or self._held.session is None:
             raise EnvError("step before reset")
         return self._held.session
+
+    def lacks(self) -> str:
+        """What the machine has not got for it."""
+        return missing_for_browser()
 
     def reset(self, task: Task, seed: int) -> Observation:
         """Open the task's first page. Raises EnvError that names the task."""

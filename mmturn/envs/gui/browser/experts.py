@@ -13,6 +13,8 @@ from mmturn.gui_actions import act, finish
 from mmturn.tasks.gui.web import read_web_task
 from mmturn.types import Action, Task
 
+_MOST_SCROLLS = 20
+"""Scrolls in a row for one step; what they do not reach lies beside the page, or in a part of it that stands still."""
 _WHERE = """(selector) => { const one = document.querySelector(selector); if (!one) return null;
   const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2, innerHeight]; }"""
 _FILLED = "(all, id) => Boolean(all[id].value ?? all[id].innerText.trim())"
@@ -25,7 +27,7 @@ class BrowserExpert:
 
     def __init__(self, env: BrowserEnv, task: Task) -> None:
         """Raises DataError for a task without a scripted solution."""
-        self._env, self._task = env, task
+        self._env, self._task, self._scrolls = env, task, 0
         page = task.meta.get("browser", {})
         self._name = page.get("miniwob")
         if self._name is not None and self._name not in EXPERTS:
@@ -45,7 +47,11 @@ class BrowserExpert:
         if kind in ("click", "type", "select"):
             place = self._place(words[0], views - 1) if self._env.config.screenshot else self._element(words[0])
             if isinstance(place, Action):
+                self._scrolls += 1
+                if self._scrolls > _MOST_SCROLLS:
+                    raise EnvError(f"task {self._task.id}: {words[0]} cannot be scrolled into sight; set a larger size")
                 return (place,)
+            self._scrolls = 0
             self._steps.pop(0)
             if isinstance(place, str):
                 return (_by_id(kind, place, words[1:], kind == "type" and self._filled(place)),)

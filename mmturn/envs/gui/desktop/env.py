@@ -14,6 +14,7 @@ from mmturn.envs.gui.desktop.applications import SHIPPED, Application, Running, 
 from mmturn.envs.gui.desktop.display import Display
 from mmturn.envs.gui.desktop.pool import DesktopPool, DesktopSettings, desktops_of
 from mmturn.envs.gui.desktop.state import state_of
+from mmturn.envs.gui.needs import missing_for_desktop
 from mmturn.envs.gui.turns import Tally, Todo, check_settings, limit_s, todo_of
 from mmturn.errors import ConfigError, DataError, EnvError, ToolError
 from mmturn.geometry import Size
@@ -101,6 +102,10 @@ class DesktopEnv:
         if self._display is None:
             raise EnvError("step before reset")
         return self._display
+
+    def lacks(self) -> str:
+        """What the machine has not got for it."""
+        return missing_for_desktop()
 
     def reset(self, task: Task, seed: int) -> Observation:
         """Put the task's files in place and start its applications. Raises EnvError that names the task."""

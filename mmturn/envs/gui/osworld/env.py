@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from PIL import Image
 
 from mmturn.envs.gui.desktop.pool import DesktopSettings
+from mmturn.envs.gui.needs import missing_for_desktop
 from mmturn.envs.gui.osworld.client import read_address
 from mmturn.envs.gui.osworld.code import guest_code
 from mmturn.envs.gui.osworld.evaluator import Verdict, judge
@@ -149,6 +150,10 @@ class OSWorldEnv:
             raise EnvError("step before reset")
         return self._episode.place
 
+    def lacks(self) -> str:
+        """What the machine has not got for desktops of ours; guests by address need nothing of it."""
+        return "" if self.config.address else missing_for_desktop()
+
     def reset(self, task: Task, seed: int) -> Observation:
         """Set a guest up. Raises EnvError that names the task, NotRunnable for what is not there."""
         self.close()
@@ -165,6 +170,9 @@ class OSWorldEnv:
             words = str(error)
             kind = NotRunnable if isinstance(error, NotRunnable) else EnvError
             raise kind(words if words.startswith("task ") else f"task {task.id}: {words}") from error
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # a step's file may say anything
+            self.close()
+            raise EnvError(f"task {task.id}: a step or getter of its file is wrong: {error!r:.200}") from error
 
     def _begin(self, wanted: OSWorldTask, files: TaskFiles) -> Observation:
         config = self.config

@@ -6,10 +6,12 @@ import dataclasses
 
 import pytest
 
+from mmturn.envs.gui.browser.experts import BrowserExpert
 from mmturn.envs.gui.experts import play
 from mmturn.errors import EnvError
 from mmturn.gui_actions import finish
 from mmturn.tasks.gui.web import SHIPPED, read_web_task, shipped_tasks
+from tests.envs.gui.browser.conftest import pages_task
 
 pytestmark = pytest.mark.browser
 TASKS = shipped_tasks()
@@ -48,6 +50,19 @@ def test_tasks_are_read_back_as_they_were_written():
     for web in TASKS:
         back = read_web_task(web.task())
         assert dataclasses.replace(back, id=web.id) == web
+
+
+@pytest.mark.parametrize("words", [{}, {"text": "elements", "screenshot": False}])
+def test_a_solution_that_scrolls_in_vain_is_given_up(make_env, words):
+    hidden = "<div style='height:50px;overflow:hidden'><p style='height:900px'>x<p><button id=far>x</button></div>"
+    env = make_env({"/": hidden}, **words)
+    task = pages_task(solution=[["click", "#far"]])
+    env.reset(task, 0)
+    player = BrowserExpert(env, task)
+    scrolls = [player.next(1)[0].name for _ in range(20)]
+    assert scrolls == ["scroll"] * 20
+    with pytest.raises(EnvError, match="task t: #far cannot be scrolled into sight"):
+        player.next(1)
 
 
 def test_a_site_that_is_not_there_is_told(make_env):

@@ -285,3 +285,17 @@ def test_a_key_that_is_not_held_is_let_go_and_one_that_is_not_there_is_told(make
     with pytest.raises(ToolError, match="could not carry out type"):
         env.step((act("type", text="\x07"),))
     assert env.step((finish(),)).facts["score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("download", {"files": ["x"]}),
+        ("launch", {"command": " "}),
+        ("launch", {"command": 3}),
+        ("chrome_open_tabs", {"urls_to_open": ["https://["]}),
+    ],
+)
+def test_a_step_that_makes_no_sense_names_its_task(make_env, step):
+    with pytest.raises(EnvError, match="task os/t1: .* wrong"):
+        make_env(setup_tries=1).reset(as_task(**set_up(step)), 0)
