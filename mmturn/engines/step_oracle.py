@@ -45,11 +45,17 @@ class StepScript:
         if gold is not None and gold.name == "drag":
             if "path" not in task.meta["action"]:
                 raise DataError(f"task {task.id}: meta.action is a drag without its path, which cannot be shown")
-            return replace(gold, arguments={**gold.arguments, "path": _on(views[index], gold.arguments["path"])}, view=index)
+            return replace(
+                gold, arguments={**gold.arguments, "path": _on(views[index], gold.arguments["path"])}, view=index
+            )
         numbers = target["numbers"]
         middle = [sum(numbers[0::2]) / len(numbers[0::2]), sum(numbers[1::2]) / len(numbers[1::2])]
         (point,) = _on(views[index], [middle])
-        return act("click" if gold is None else gold.name, index, **{**({} if gold is None else gold.arguments), "point": point})
+        return act(
+            "click" if gold is None else gold.name,
+            index,
+            **{**({} if gold is None else gold.arguments), "point": point},
+        )
 
 
 def _on(view: View, points: Iterable[Sequence[float]]) -> list[list[float]]:

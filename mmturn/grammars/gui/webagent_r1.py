@@ -41,7 +41,10 @@ class WebAgentR1Grammar(Dialect):
     )
     forms = (
         ("click", 'do(action="Click", element="5"), do(action="Right Click", element="5")'),
-        ("type", 'do(action="Type", argument="...", element="5"): in place of what stands there; "Search" presses enter too'),
+        (
+            "type",
+            'do(action="Type", argument="...", element="5"): in place of what stands there; "Search" presses enter too',
+        ),
         ("move", 'do(action="Hover", element="5")'),
         ("scroll", 'do(action="Scroll Down"), do(action="Scroll Up")'),
         ("key", 'do(action="Press Enter")'),

@@ -65,7 +65,9 @@ class BrowserConfig:
             raise ConfigError(f"scale must be from 0.25 to 4, got {self.scale}")
         check_settings(self, BROWSER)
         if not self.screenshot and self.text == "none":
-            raise ConfigError("text must be elements, dom or accessibility where screenshot is false: else nothing is shown")
+            raise ConfigError(
+                "text must be elements, dom or accessibility where screenshot is false: else nothing is shown"
+            )
 
 
 @dataclass
