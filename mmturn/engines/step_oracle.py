@@ -16,8 +16,8 @@ from mmturn.types import Action, Request, Task, View
 
 
 class StepScript:
-    """Does what ``meta["action"]`` of a task names, in the middle of ``meta["target"]`` where it is at a place, and clicks
-    there where none is named; says that there is nothing to point at where the target is a refusal.
+    """Does what ``meta["action"]`` of a task names, in the middle of ``meta["target"]`` where it is at a place, and
+    clicks there where none is named; says that there is nothing to point at where the target is a refusal.
 
     Raises KeyError for a task it was not given, DataError for one that names neither, a swipe without its path, or an
     action that the grammar has no form for.

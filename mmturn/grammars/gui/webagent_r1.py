@@ -1,9 +1,9 @@
 """WebAgent-R1's turn: ``<think>``, then ``<answer>`` with one action on an element of a simplified page.
 
 Source: WebAgent-R1, arXiv 2505.16421, its evaluation prompt: ``do(action="Click", element="5")``, ``do(action="Type",
-argument="...", element="5")``, ``exit(message="...")``, ``go_backward()``, ``go_forward()``. Type and Search empty the field
-before (VisualAgentBench, VAB-WebArena-Lite, browser_env/actions.py), and Search presses enter; comments (``# Element:``,
-``# Note``) beside the action are skipped.
+argument="...", element="5")``, ``exit(message="...")``, ``go_backward()``, ``go_forward()``. Type and Search empty the
+field before (VisualAgentBench, VAB-WebArena-Lite/browser_env/actions.py), and Search presses enter; comments
+(``# Element:``, ``# Note``) beside the action are skipped.
 """
 
 from __future__ import annotations

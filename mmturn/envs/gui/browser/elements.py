@@ -68,8 +68,8 @@ _MOST_TEXT = 20_000
 
 
 async def elements_text(session: Session, between: bool = False) -> str:
-    """The elements on the screen that can be acted on, a line each; their ids are good until the next text. ``between``:
-    and the words that stand between them, in quotes."""
+    """The elements on the screen that can be acted on, a line each; their ids are good until the next text.
+    ``between``: and the words that stand between them, in quotes."""
     session.listed = await session.page.evaluate_handle(_FIND)
     text: str = await session.listed.evaluate(_TELL_ALL if between else _TELL)
     return text[:_MOST_TEXT]

@@ -41,8 +41,8 @@ class BrowserConfig:
     budget: tuple[int, int] = (3_136, 1_003_520)
     """Least and most pixels of a screenshot as shown."""
     text: Literal["none", "elements", "dom", "accessibility"] = "none"
-    """Words beside the screenshot: the elements with their ids, which actions may then name; with ``dom`` what is written
-    between them too; the accessibility tree."""
+    """Words beside the screenshot: the elements with their ids, which actions may then name; with ``dom`` what is
+    written between them too; the accessibility tree."""
     screenshot: bool = True
     """Show the page as a picture; False: in words alone, which ``text`` then has to name."""
     say_goal: bool = True
