@@ -33,8 +33,8 @@ class StepScript:
         return self.grammar.format(self._action(task, views), views)
 
     def _action(self, task: Task, views: Sequence[View]) -> Action:
-        gold, target = gold_action(task), task.meta.get(TARGET)
-        if gold is None and target is None:
+        gold, target = gold_action(task), task.meta.get(TARGET, {})
+        if gold is None and not target:
             raise DataError(f"task {task.id}: neither meta.action nor meta.{TARGET} says what is right")
         if gold is None and target["kind"] == "refusal":
             said = finish("none")

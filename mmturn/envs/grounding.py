@@ -54,9 +54,7 @@ class Grounding(VisualQA):
     def __init__(self, config: PointingConfig, store: ImageStore, size_rule: SizeRule, tools: Sequence[Tool]) -> None:
         taken = [tool.spec.name for tool in tools if tool.spec.name in config.actions]
         if taken:
-            raise ConfigError(
-                f"tools: the environment grounding has a {taken[0]} of its own; give the tool another name"
-            )
+            raise ConfigError(f"tools: grounding has a {taken[0]} of its own; give the tool another name")
         super().__init__(config, store, size_rule, tools)
         self._ending = {name: VOCABULARY[name] for name in config.actions}
         self.tools: tuple[ToolSpec, ...] = (*self._ending.values(), *self.tools)

@@ -25,8 +25,8 @@ _PASSED = ("ToolError", "TimeoutError", "EnvError", "NotRunnable")
 
 
 class Service:
-    """Answers ``reset``, ``step``, ``conclude``, ``close`` and ``picture``. Calls for one environment come one after the
-    other, those for different ones on threads of their own."""
+    """Answers ``reset``, ``step``, ``conclude``, ``close`` and ``picture``. Calls for one environment come one
+    after the other, those for different ones on threads of their own."""
 
     def __init__(self, start: Start) -> None:
         module, _, name = start.make.partition(":")
