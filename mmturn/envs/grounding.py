@@ -68,7 +68,7 @@ class Grounding(VisualQA):
         return super().reset(task, seed)
 
     def step(self, actions: tuple[Action, ...]) -> Step:
-        """Carry out the looks, or take the action or the end. Raises ToolError for a click or a path without a place."""
+        """Carry out the looks, or take the action or the end. Raises ToolError for a click without a place."""
         for action in actions:
             if action.name in self._ending and action.kind == "tool":
                 facts: dict[str, Json] = {"acted": told_action(action)}
