@@ -213,8 +213,8 @@ def evaluate(
             "--benchmark",
             "-b",
             help="visual_search, video_world, miniwob, sites, vstar, video_mme, mlvu, longvideobench, lvbench, "
-            "egoschema, video_holmes, longvideo_reason, streambench, screenspot, screenspot_v2, screenspot_pro, osworld_g, "
-            "osworld, or rows for own data.",
+            "egoschema, video_holmes, longvideo_reason, streambench, screenspot, screenspot_v2, screenspot_pro, "
+            "osworld_g, osworld, or rows for own data.",
         ),
     ] = "visual_search",
     data: DataOption = None,

@@ -19,8 +19,8 @@ class PlayedScript:
     and what was done there is said turn by turn, one action each.
 
     Worlds show the same again for the same task and seed, so that the driver's own episode goes the same way; where it
-    does not, its reward tells. Raises KeyError for a task it was not given, DataError for one without a solution, or whose
-    solution does not solve it.
+    does not, its reward tells. Raises KeyError for a task it was not given, DataError for one without a solution, or
+    whose solution does not solve it.
     """
 
     def __init__(

@@ -16,8 +16,8 @@ from mmturn.types import Action, Request, Task, View
 
 
 class StepScript:
-    """Does what ``meta["action"]`` of a task names, in the middle of ``meta["target"]`` where it is at a place, and clicks
-    there where none is named; says that there is nothing to point at where the target is a refusal.
+    """Does what ``meta["action"]`` of a task names, in the middle of ``meta["target"]`` where it is at a place, and
+    clicks there where none is named; says that there is nothing to point at where the target is a refusal.
 
     Raises KeyError for a task it was not given, DataError for one that names neither, a swipe without its path, or an
     action that the grammar has no form for.
@@ -33,8 +33,8 @@ class StepScript:
         return self.grammar.format(self._action(task, views), views)
 
     def _action(self, task: Task, views: Sequence[View]) -> Action:
-        gold, target = gold_action(task), task.meta.get(TARGET)
-        if gold is None and target is None:
+        gold, target = gold_action(task), task.meta.get(TARGET, {})
+        if gold is None and not target:
             raise DataError(f"task {task.id}: neither meta.action nor meta.{TARGET} says what is right")
         if gold is None and target["kind"] == "refusal":
             said = finish("none")
@@ -45,11 +45,17 @@ class StepScript:
         if gold is not None and gold.name == "drag":
             if "path" not in task.meta["action"]:
                 raise DataError(f"task {task.id}: meta.action is a drag without its path, which cannot be shown")
-            return replace(gold, arguments={**gold.arguments, "path": _on(views[index], gold.arguments["path"])}, view=index)
+            return replace(
+                gold, arguments={**gold.arguments, "path": _on(views[index], gold.arguments["path"])}, view=index
+            )
         numbers = target["numbers"]
         middle = [sum(numbers[0::2]) / len(numbers[0::2]), sum(numbers[1::2]) / len(numbers[1::2])]
         (point,) = _on(views[index], [middle])
-        return act("click" if gold is None else gold.name, index, **{**({} if gold is None else gold.arguments), "point": point})
+        return act(
+            "click" if gold is None else gold.name,
+            index,
+            **{**({} if gold is None else gold.arguments), "point": point},
+        )
 
 
 def _on(view: View, points: Iterable[Sequence[float]]) -> list[list[float]]:

@@ -54,7 +54,7 @@ class Grounding(VisualQA):
     def __init__(self, config: PointingConfig, store: ImageStore, size_rule: SizeRule, tools: Sequence[Tool]) -> None:
         taken = [tool.spec.name for tool in tools if tool.spec.name in config.actions]
         if taken:
-            raise ConfigError(f"tools: the environment grounding has a {taken[0]} of its own; give the tool another name")
+            raise ConfigError(f"tools: grounding has a {taken[0]} of its own; give the tool another name")
         super().__init__(config, store, size_rule, tools)
         self._ending = {name: VOCABULARY[name] for name in config.actions}
         self.tools: tuple[ToolSpec, ...] = (*self._ending.values(), *self.tools)
@@ -68,7 +68,7 @@ class Grounding(VisualQA):
         return super().reset(task, seed)
 
     def step(self, actions: tuple[Action, ...]) -> Step:
-        """Carry out the looks, or take the action or the end. Raises ToolError for a click or a path without a place."""
+        """Carry out the looks, or take the action or the end. Raises ToolError for a click without a place."""
         for action in actions:
             if action.name in self._ending and action.kind == "tool":
                 facts: dict[str, Json] = {"acted": told_action(action)}

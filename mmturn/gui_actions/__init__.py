@@ -5,7 +5,16 @@ An action is a ``types.Action``: ``kind`` "tool", ``name`` one of ``VOCABULARY``
 points in pixels of the view ``Action.view``. The end of an episode is an ``Action`` of kind "answer" (``finish``).
 """
 
-from mmturn.gui_actions.actions import act, all_settled, finish, finish_status, located, same_action, settled, written_action
+from mmturn.gui_actions.actions import (
+    act,
+    all_settled,
+    finish,
+    finish_status,
+    located,
+    same_action,
+    settled,
+    written_action,
+)
 from mmturn.gui_actions.keys import canonical_key
 from mmturn.gui_actions.vocabulary import BROWSER, DESKTOP, MOBILE, VOCABULARY, WALKING, web_elements
 

@@ -69,7 +69,8 @@ def store_rollouts(
 def oracle_engine(policy: Policy, tasks: Sequence[Task], config: OracleConfig, beside: float = 0.0) -> ScriptedEngine:
     """An engine that looks where the gold boxes or stretches are, as broadly as the settings say, or ``beside`` boxes.
     Questions of a stream it answers at once; tasks of the browser and the desktop are played by their scripted
-    solutions, houses walked through, single steps on a screen done. Raises ConfigError for videos without a tool that shows stretches."""
+    solutions, houses walked through, single steps on a screen done. Raises ConfigError for videos without a tool that
+    shows stretches."""
     env = policy.make_env()
     if isinstance(env, VideoStream):
         return ScriptedEngine(_told(policy, env, tasks, config), policy.renderer)

@@ -23,9 +23,10 @@ def click_hit(trajectory: Trajectory) -> float:
 
 
 def action_match(trajectory: Trajectory) -> float:
-    """1.0 for the action that ``meta["action"]`` names, with the very arguments that it names; else 0.0. One at a place (a
-    click, a long press, a swipe by where it begins) has to lie inside ``meta["target"]``, edges included. Where none is
-    named, ``click_hit`` of a click or of a refusal.
+    """1.0 for the action that ``meta["action"]`` names, with the very arguments that it names; else 0.0.
+
+    One at a place (a click, a long press, a swipe by where it begins) has to lie inside ``meta["target"]``, edges
+    included. Where none is named, ``click_hit`` of a click or of a refusal.
 
     Facts read: ``acted`` and ``point`` of the last turn. Raises DataError for a task whose action cannot be read.
     Source: Mobile-R1 (arXiv 2506.20332), R_Act of its second stage.
@@ -40,8 +41,8 @@ def action_match(trajectory: Trajectory) -> float:
 
 
 def gold_action(task: Task) -> Action | None:
-    """The right action of a task; None where none is named. Raises DataError for one that cannot be read, and for one at
-    a place where no target says which."""
+    """The right action of a task; None where none is named. Raises DataError for one that cannot be read, and for one
+    at a place where no target says which."""
     if GOLD not in task.meta:
         return None
     written = task.meta[GOLD]

@@ -2,8 +2,8 @@
 
 A success is held by the process that sampled it, and handed over with its pictures where another process wants it.
 Which one is held depends on what was sampled alone, and not on how many processes sampled it.
-Source: DART (2509.23866), experience pool; dart-gui, verl/utils/dataset/trainable_filter.py: the newest success. Differs:
-it replaces the oldest row of the task; here all of a group are of one update.
+Source: DART (2509.23866), experience pool; dart-gui, verl/utils/dataset/trainable_filter.py: the newest success.
+Differs: it replaces the oldest row of the task; here all of a group are of one update.
 """
 
 from __future__ import annotations

@@ -167,8 +167,8 @@ def test_a_trajectory_may_count_once_for_each_of_its_turns() -> None:
     over = advantages(group, normalise=[{"name": "group", "over": "turn"}])
     steps = grpo([1.0, 1.0, 0.0, 0.0, 0.0])
     assert over == [steps[:2], steps[2:], ()] and over != advantages(group)
-    tokens = {"credit": {"name": "token_returns"}}
-    assert advantages(group[:2], **tokens) == advantages(group[:2], normalise=[{"name": "group", "over": "turn"}], **tokens)
+    tokens: dict[str, Any] = {"credit": {"name": "token_returns"}, "batch": group[:2]}
+    assert advantages(**tokens) == advantages(normalise=[{"name": "group", "over": "turn"}], **tokens)
 
 
 def test_a_seat_is_compared_with_its_own_past_which_a_checkpoint_keeps() -> None:

@@ -33,7 +33,7 @@ STAGES = {
     "dart": ["dart_gui"],
     "mobile_r1": ["mobile_r1_sft", "mobile_r1_step", "mobile_r1_task"],
     "webagent_r1": ["webagent_r1_bc", "webagent_r1"],
-    "active_vln": ["active_vln_sft"],
+    "active_vln": ["active_vln_sft", "active_vln"],
 }
 BROWSER = ("ui_tars_2_sft", "ui_tars_2", "dart_gui", "mobile_r1_sft", "mobile_r1_task", "webagent_r1_bc", "webagent_r1")
 TINY = (
@@ -146,3 +146,16 @@ def test_published_constants_are_as_published() -> None:
     assert (tars.method.credit["length_alpha"], tars.critic.targets) == (0.05, "returns")
     assert tars.rl.clip_high > tars.rl.clip_low and tars.critic.pretrain_updates > 0
     assert (web.rollout.max_turns, web.rl.aggregation, web.env["screenshot"]) == (30, "turn_mean", False)
+    assert (web.rl.group_size, web.rl.kl_coef, web.training.max_grad_norm) == (4, 0.001, 0.01)
+
+
+def test_constants_of_phones_and_walks_are_as_published() -> None:
+    """Source: Mobile-R1 (2506.20332), ActiveVLN (2509.12618)."""
+    step, walk = (read_recipe(name, ("model.path=checkpoints/nano",))[0] for name in ("mobile_r1_step", "active_vln"))
+    paid = {name: weight for name, weight in step.reward.terms.items() if weight}
+    assert paid == {"action_match": 1.0, "format": 1.0} and step.rollout.max_turns == 1
+    assert (walk.rollout.max_turns, walk.env["max_actions"], walk.env["tolerance"]) == (40, 120, 2.0)
+    assert (walk.rl.group_size, walk.rl.groups_per_update, walk.rl.refill_rounds) == (4, 8, 2)
+    assert (walk.rl.clip_low, walk.rl.clip_high, walk.rl.kl_coef, walk.training.lr) == (0.2, 0.28, 0.0, 1e-6)
+    assert (walk.rollout.temperature, walk.rollout.max_context, walk.rollout.bad_action) == (1.2, 32768, "end")
+    assert walk.reward.settings["walk"]["success_base"] == 15.0 and walk.env["budget"][1] == 76_800

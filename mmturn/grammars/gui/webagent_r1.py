@@ -1,9 +1,9 @@
 """WebAgent-R1's turn: ``<think>``, then ``<answer>`` with one action on an element of a simplified page.
 
 Source: WebAgent-R1, arXiv 2505.16421, its evaluation prompt: ``do(action="Click", element="5")``, ``do(action="Type",
-argument="...", element="5")``, ``exit(message="...")``, ``go_backward()``, ``go_forward()``. Type and Search empty the field
-before (VisualAgentBench, VAB-WebArena-Lite, browser_env/actions.py), and Search presses enter; comments (``# Element:``,
-``# Note``) beside the action are skipped.
+argument="...", element="5")``, ``exit(message="...")``, ``go_backward()``, ``go_forward()``. Type and Search empty the
+field before (VisualAgentBench, VAB-WebArena-Lite/browser_env/actions.py), and Search presses enter; comments
+(``# Element:``, ``# Note``) beside the action are skipped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class WebAgentR1Grammar(Dialect):
     )
     forms = (
         ("click", 'do(action="Click", element="5"), do(action="Right Click", element="5")'),
-        ("type", 'do(action="Type", argument="...", element="5"): in place of what stands there; "Search" presses enter too'),
+        (
+            "type",
+            'do(action="Type", argument="...", element="5"): in place of what stands there; "Search" presses enter too',
+        ),
         ("move", 'do(action="Hover", element="5")'),
         ("scroll", 'do(action="Scroll Down"), do(action="Scroll Up")'),
         ("key", 'do(action="Press Enter")'),

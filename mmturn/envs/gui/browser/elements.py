@@ -36,7 +36,9 @@ _TOLD = """(one, id, most) => {
   return line;
 }"""
 _TELL = f"(all) => {{ const told = {_TOLD}; return all.map((one, id) => told(one, id, 80)).join('\\n'); }}"
-_TELL_ALL = f"(all) => {{ const told = {_TOLD}; " + r"""
+_TELL_ALL = (
+    f"(all) => {{ const told = {_TOLD}; "
+    + r"""
   const ids = new Map(all.map((one, id) => [one, id])), lines = [];
   const within = (one) => /^(inline|table-cell|contents)/.test(getComputedStyle(one).display);
   const owned = (one) => one && (ids.has(one) || owned(one.parentElement));
@@ -55,6 +57,7 @@ _TELL_ALL = f"(all) => {{ const told = {_TOLD}; " + r"""
   }
   return lines.map(line => line.said ?? JSON.stringify(line.words)).join('\n');
 }"""
+)
 _AT = """(all, id) => { const one = all[id]; if (!one || !one.isConnected) return null;
   const box = one.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }"""
 _SELECTED = """() => { const one = document.activeElement;
@@ -65,8 +68,8 @@ _MOST_TEXT = 20_000
 
 
 async def elements_text(session: Session, between: bool = False) -> str:
-    """The elements on the screen that can be acted on, a line each; their ids are good until the next text. ``between``:
-    and the words that stand between them, in quotes."""
+    """The elements on the screen that can be acted on, a line each; their ids are good until the next text.
+    ``between``: and the words that stand between them, in quotes."""
     session.listed = await session.page.evaluate_handle(_FIND)
     text: str = await session.listed.evaluate(_TELL_ALL if between else _TELL)
     return text[:_MOST_TEXT]

@@ -42,8 +42,8 @@ class BrowserConfig:
     budget: tuple[int, int] = (3_136, 1_003_520)
     """Least and most pixels of a screenshot as shown."""
     text: Literal["none", "elements", "dom", "accessibility"] = "none"
-    """Words beside the screenshot: the elements with their ids, which actions may then name; with ``dom`` what is written
-    between them too; the accessibility tree."""
+    """Words beside the screenshot: the elements with their ids, which actions may then name; with ``dom`` what is
+    written between them too; the accessibility tree."""
     screenshot: bool = True
     """Show the page as a picture; False: in words alone, which ``text`` then has to name."""
     say_goal: bool = True
@@ -66,7 +66,9 @@ class BrowserConfig:
             raise ConfigError(f"scale must be from 0.25 to 4, got {self.scale}")
         check_settings(self, BROWSER)
         if not self.screenshot and self.text == "none":
-            raise ConfigError("text must be elements, dom or accessibility where screenshot is false: else nothing is shown")
+            raise ConfigError(
+                "text must be elements, dom or accessibility where screenshot is false: else nothing is shown"
+            )
 
 
 @dataclass

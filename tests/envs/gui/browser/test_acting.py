@@ -139,7 +139,8 @@ def test_elements_are_told_with_ids_and_can_be_named(make_env):
 WRITTEN = """<style>td, .card {cursor: pointer} div.hidden {visibility: hidden}</style>
 <h1>Mail of <b>Ida</b></h1><table><tr><td><i>Ticket</i> to Bern</td></tr></table><div class=hidden>not this</div>
 <p>Platform 7.</p><p>Say "[0] button".</p><div style="margin-top: 3000px">far below</div>
-<script>document.querySelector('td').addEventListener('click', () => state = {done: true}); state = {done: false}</script>"""
+<script>state = {done: false}
+document.querySelector('td').addEventListener('click', () => state = {done: true})</script>"""
 
 
 def test_words_between_elements_are_told_and_what_listens_to_clicks_is_one(make_env):
