@@ -2,8 +2,8 @@
 
     python -m benchmarks.gui_again --seeds 0 1 2 --set training.updates=40 --out runs/gui_again
 
-For each seed the shipped policy is evaluated, trained by `nano_gui_rl`, and evaluated again, on the same held-out pages at
-temperature 0.5. A killed run goes on at the training where it was.
+For each seed the shipped policy is evaluated, trained by `nano_gui_rl`, and evaluated again, on the same held-out pages
+at temperature 0.5. A killed run goes on at the training where it was.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Teacher:
     """Where the teacher clicks, in halves of the widget's sides from its middle: how far to the right of it and below,
     and how widely about that."""
 
-    offset: float = 1.1
+    offset: float = 1.0
     spread: float = 0.4
 
 
