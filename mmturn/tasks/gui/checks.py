@@ -168,7 +168,7 @@ def read_goal(task: Task, key: str, own: Sequence[str]) -> tuple[Mapping[str, An
             "ends_when_met": bool(row.get("ends_when_met", False)),
             "solution": tuple(tuple(map(str, step)) for step in row.get("solution", ())),
         }
-    except (TypeError, AttributeError) as error:
+    except (DataError, TypeError, AttributeError) as error:
         raise DataError(f"task {task.id}: meta.{key}: {error}") from error
 
 

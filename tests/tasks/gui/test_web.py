@@ -62,7 +62,10 @@ def test_no_state_meets_only_what_asks_for_nothing():
         ({"site": "s", "chekcs": []}, "unknown keys chekcs"),
         ({"site": "s"}, "needs checks, an answer, or infeasible"),
         ({"site": "s", "checks": [{"path": "a"}]}, "a check must be an object"),
-        ({"site": "s", "checks": [{"path": "a", "op": "is"}]}, "op must be one of equals"),
+        (
+            {"site": "s", "checks": [{"path": "a", "op": "is"}]},
+            "task t: meta.browser: the check of .* op must be one of equals",
+        ),
         ({"site": "s", "checks": [{"path": "a", "op": "absent"}], "start": "cart"}, "start must be a path"),
         ({"site": "s", "infeasible": True, "ends_when_met": True}, "ends_when_met needs checks"),
     ],

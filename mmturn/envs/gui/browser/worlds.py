@@ -194,6 +194,12 @@ def world_of(task: Task, sites: Mapping[str, Site]) -> World:
         name = page["miniwob"]
         if name not in names():
             raise EnvError(f"task {task.id}: meta.browser.miniwob: MiniWoB++ has no task {name!r:.60}")
+        unknown = sorted(set(page) - {"miniwob", "seed"})
+        if unknown:
+            raise EnvError(f"task {task.id}: meta.browser has unknown keys {', '.join(unknown)}; known: miniwob, seed")
+        seed = page.get("seed")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise EnvError(f"task {task.id}: meta.browser.seed must be a whole number, got {seed!r:.40}")
         return MiniwobWorld(name, StaticSite("miniwob", folder()))
     try:
         web = read_web_task(task)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from mmturn.envs.gui.browser.miniwob_experts import EXPERTS
-from mmturn.envs.gui.browser.worlds import RELOADED
+from mmturn.envs.gui.browser.worlds import RELOADED, world_of
 from mmturn.envs.gui.experts import play
 from mmturn.errors import ConfigError, DataError, EnvError
 from mmturn.gui_actions import act, finish
 from mmturn.tasks.gui.miniwob import EXCLUDED, FLIGHTS, miniwob_task, miniwob_tasks, names, size_of
+from mmturn.types import Task
 
 pytestmark = pytest.mark.browser
 
@@ -26,6 +27,19 @@ def test_the_names_are_those_of_the_package(browser):
         "miniwob/click-test/4",
         "miniwob/click-link/4",
     ]
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        ({"miniwob": "click-test", "seed": "3"}, "meta.browser.seed must be a whole number, got '3'"),
+        ({"miniwob": "click-test", "sed": 3}, "meta.browser has unknown keys sed"),
+        ({"miniwob": "click-tset"}, "meta.browser.miniwob: MiniWoB.. has no task 'click-tset'"),
+    ],
+)
+def test_a_row_that_cannot_be_meant_is_named(page, words):
+    with pytest.raises(EnvError, match=f"task t: {words}"):
+        world_of(Task("t", "?", meta={"browser": page}), {})
 
 
 def test_every_task_resets_shows_and_scores(make_env):
