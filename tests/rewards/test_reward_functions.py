@@ -9,6 +9,7 @@ import pytest
 
 from mmturn.errors import ConfigError, DataError
 from mmturn.geometry import Box
+from mmturn.gui_actions import finish
 from mmturn.interfaces import RewardFn
 from mmturn.rewards.answer import AnswerConfig, AnswerReward
 from mmturn.rewards.format import FormatConfig, FormatReward
@@ -74,6 +75,14 @@ def test_format(make: Make) -> None:
     cut = make(ON_FIRST)
     cut = dataclasses.replace(cut, turns=(dataclasses.replace(cut.turns[0], finish="length"), cut.turns[1]))
     assert FormatReward()(cut) == 0.5
+
+
+def test_what_a_dialect_takes_for_the_end_has_no_format(make: Make) -> None:
+    """UI-TARS's agent takes a reply that cannot be read for DONE; that is no reason to pay for it."""
+    whole = make(ON_FIRST)
+    for action, paid in ((finish(), 1.0), (finish(invalid="there is no `Action:`"), 0.5)):
+        ended = dataclasses.replace(whole.turns[1], actions=(action,))
+        assert FormatReward()(dataclasses.replace(whole, turns=(whole.turns[0], ended))) == paid
 
 
 def test_strict_format_wants_an_answer_and_no_bad_turn(make: Make) -> None:

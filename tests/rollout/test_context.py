@@ -427,6 +427,8 @@ def test_room_measures_contexts():
         ({"name": "window"}, r"context\.turns or context\.images"),
         ({"name": "window", "turns": -1, "images": 2}, r"context\.turns"),
         ({"name": "placeholder", "keep": 0}, r"context\.keep"),
+        ({"name": "placeholder", "opening": "page"}, r"context\.opening"),
+        ({"name": "placeholder", "opening": "task", "keep_opening": True}, "contradict"),
         ({"name": "keep_images", "images": 0}, r"context\.images"),
         ({"name": "tool_window", "window": 2, "slide": 3}, r"context\.slide"),
         ({"name": "tool_window", "slide": 0}, r"context\.slide"),
@@ -524,3 +526,18 @@ def test_summary_settings_have_the_papers_numbers():
 
 def test_contexts_of_reads_like_the_docs():
     assert contexts_of(AppendOnly(), ["look", "=1"]) == ["S▣Q:?", "S▣Q:?look|R1:seen▣"]
+
+
+def test_a_page_in_words_leaves_the_opening_too() -> None:
+    """WebAgent-R1 replaces every past page, the first one too; the task's words are not a page."""
+    opening, newest = Observation(("[0] link 'Home'\n", "Buy the lamp.", "")), Observation(("[0] link 'Cart'\n",))
+    (turn,) = (replace(turn, observation=opening) for turn in roll(AppendOnly(), ["a>look:1", "=5"])[0].turns[:1])
+
+    def told(**settings: object) -> str:
+        policy = make_context({"name": "placeholder", "text": "[page]", **settings})
+        first, said, last = policy.next([turn], newest, None).messages  # type: ignore[arg-type]
+        assert isinstance(first, Observation) and isinstance(said, Said) and last == newest
+        return first.text
+
+    assert told(opening="task") == "[page]\nBuy the lamp."
+    assert told() == "[0] link 'Home'\nBuy the lamp."

@@ -258,16 +258,19 @@ class BrowserEnv:
         return b""
 
     async def _words(self, session: Session) -> str:
-        if self.config.text in ("elements", "dom"):
-            return await elements_text(session, self.config.text == "dom")
+        """The page in words, its last line closed, since a task's words may follow it."""
+        if self.config.text == "none":
+            return ""
         if self.config.text == "accessibility":
-            return await accessibility_text(session)
-        return ""
+            words = await accessibility_text(session)
+        else:
+            words = await elements_text(session, between=self.config.text == "dom")
+        return f"{words}\n" if words else ""
 
     def _shown(self, shot: bytes, words: str) -> Observation:
         """A screenshot as a view, with words behind it; or words alone."""
         if not self.config.screenshot:
-            return Observation((words or "The page shows nothing that could be acted on.",))
+            return Observation((words or "The page shows nothing that could be acted on.\n",))
         view = fit(self.store.put_bytes(shot, "the screenshot"), self.size_rule, PixelBudget(*self.config.budget))
         self._views.append(view)
         return Observation((view, words) if words else (view,))

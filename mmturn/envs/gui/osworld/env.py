@@ -290,7 +290,7 @@ class OSWorldEnv:
             words.append((guest.terminal() or "")[-_MOST_TERMINAL:])
         self._views.append(view)
         said = "\n".join(filter(None, words))
-        return Observation((view, said) if said else (view,))
+        return Observation((view, f"{said}\n") if said else (view,))
 
     @contextlib.contextmanager
     def _losing(self) -> Iterator[None]:

@@ -6,6 +6,8 @@ import pytest
 
 from mmturn.errors import ConfigError, ToolError
 from mmturn.gui_actions import act, finish
+from mmturn.registry import GRAMMARS
+from mmturn.types import Task
 from tests.envs.gui.browser.conftest import pages_task
 
 pytestmark = pytest.mark.browser
@@ -155,6 +157,8 @@ def test_a_page_may_be_shown_in_words_alone(make_env):
     env = make_env({"/": LISTED}, text="elements", screenshot=False)
     shown = env.reset(pages_task(), 0)
     assert shown.views == () and '[1] button "Send it"' in shown.text
+    asked = GRAMMARS.resolve("webagent_r1")().opening(Task("t", "Buy the lamp."), shown).text
+    assert asked.splitlines()[-1] == "Buy the lamp.", "not behind the last element, on its line"
     step = env.step((act("click", element="1"),))
     assert step.observation.views == () and step.facts["checks"] == [True]
     with pytest.raises(ToolError, match="no image 0"):

@@ -59,7 +59,7 @@ def test_what_is_shown(make):
     assert "button" in make(observation="screenshot_a11y_tree").reset(as_task(), 0).text
     cut = make(observation="screenshot_a11y_tree", max_tree_chars=55).reset(as_task(), 0).text
     assert "button" not in cut and "[...]" in cut
-    assert make(terminal=True).reset(as_task(), 0).text == "$ ls"
+    assert make(terminal=True).reset(as_task(), 0).text == "$ ls\n", "a line of its own before the task"
     seen: list[object] = []
     make(rule=lambda size, budget: seen.append(budget) or Size(32, 24), budget=(10, 1000)).reset(as_task(), 0)
     assert (seen[0].min_pixels, seen[0].max_pixels) == (10, 1000)
