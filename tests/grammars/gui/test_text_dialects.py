@@ -153,7 +153,10 @@ def answer(action: str, thought: str = "why") -> str:
         ("go_forward()", act("forward")),
         ('# Element: the button\ndo(action="Click", element="5")\n# Note: done', act("click", element="5")),
         ('do(action="Click", element="5")  # Note: done', act("click", element="5")),
-        ('do(action="Type", argument="a\n# b\nc", element="5")', act("type", text="a\n# b\nc", element="5")),
+        (
+            'do(action="Type", argument="a\n# b\nc", element="5")',
+            act("type", text="a\n# b\nc", element="5", clear=True),
+        ),
     ],
 )
 def test_webagent_r1(written: str, action: Action) -> None:
