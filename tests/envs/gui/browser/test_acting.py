@@ -148,9 +148,9 @@ document.querySelector('td').addEventListener('click', () => state = {done: true
 def test_words_between_elements_are_told_and_what_listens_to_clicks_is_one(make_env):
     env = make_env({"/": WRITTEN}, text="dom", screenshot=False)
     said = env.reset(pages_task(), 0).text
-    assert said == '"Mail of Ida"\n[0] td "Ticket to Bern"\n"Platform 7."\n"Say \\"[0] button\\"."'
+    assert said == '"Mail of Ida"\n[0] td "Ticket to Bern"\n"Platform 7."\n"Say \\"[0] button\\"."\n'
     assert env.step((act("click", element="0"),)).facts["checks"] == [True]
-    assert make_env({"/": WRITTEN}, text="elements").reset(pages_task(), 0).text == '[0] td "Ticket to Bern"'
+    assert make_env({"/": WRITTEN}, text="elements").reset(pages_task(), 0).text == '[0] td "Ticket to Bern"\n'
 
 
 def test_a_page_may_be_shown_in_words_alone(make_env):
@@ -200,14 +200,14 @@ def test_points_outside_are_moved_in_and_counted(make_env):
 
 def test_settling_and_waiting_show_what_comes_late(make_env):
     late = "<script>state = {}; addEventListener('click', () => setTimeout(() => { document.body.style.background = "
-    late += "'red'; state.done = true; }, 150))</script><div style='height:200px'></div>"
+    late += "'red'; state.done = true; }, 400))</script><div style='height:200px'></div>"
     for settings, actions, seen in (
         ({}, [], False),
-        ({"settle_s": 0.5}, [], True),
-        ({}, [act("wait", duration_s=0.5)], True),
-        ({"wait_s": 0.5}, [act("wait")], True),
+        ({"settle_s": 1.0}, [], True),
+        ({}, [act("wait", duration_s=1.0)], True),
+        ({"wait_s": 1.0}, [act("wait")], True),
         ({"wait_s": 0.0}, [act("wait")], False),
-        ({"max_wait_s": 0.01}, [act("wait", duration_s=0.5)], False),
+        ({"max_wait_s": 0.01}, [act("wait", duration_s=1.0)], False),
     ):
         env = make_env({"/": late}, **settings)
         env.reset(pages_task(), 0)
