@@ -93,7 +93,7 @@ def test_the_shipped_policy_of_a_browser_finds_widgets_and_misses_many(tmp_path:
     levels = recipe.data.levels
     tasks = generated(tmp_path / "tasks", "val", 56, seed=11, levels=levels, world="miniwob", workers=1)
     report = evaluate_policy(make_policy(recipe), tasks, tmp_path / "eval", resume=False)
-    assert report.info["suite"] == "miniwob" and set(report.by["level"]) == set(levels)
+    assert report.info.suite == "miniwob" and set(report.by["level"]) == set(levels)
     assert report.overall.num_failed == 0 and 0.05 <= (report.overall.accuracy or 0) <= 0.45
 
 
