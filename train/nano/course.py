@@ -3,6 +3,7 @@ each report."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -18,6 +19,25 @@ from train.nano.model import save_checkpoint
 
 FADES_TO = 0.2
 """Share of the help's weight that is left at the end."""
+
+
+def parsed(
+    parser: argparse.ArgumentParser, *, steps: int, batch: int, lr: float, report: int, log: int = 50
+) -> argparse.Namespace:
+    """The command line of a stage: what it added itself, and what ``run`` needs. Sets torch's threads and seed."""
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--help-weight", dest="help", type=float, default=0.5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=int, default=log)
+    parser.add_argument("--report", type=int, default=report)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    return args
 
 
 def run(
