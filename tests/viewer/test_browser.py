@@ -13,7 +13,7 @@ import pytest
 
 from mmturn.evaluation.report import compare, make_report
 from mmturn.evaluation.rows import run_info, score_trajectory
-from mmturn.evaluation.suites import AnswerScorer
+from mmturn.evaluation.suites import AnswerScorer, SolvedScorer
 from mmturn.geometry import Box
 from mmturn.media.store import ImageStore
 from mmturn.types import Action, ImageRef, Observation, Reward, StopReason, Task, Trajectory, Turn
@@ -323,3 +323,13 @@ def test_a_report_shows_where_the_time_goes(tmp_path: Path, dump: Dump, width: i
         assert wanted in text, wanted
     assert document.count('class="again"') == 1 and "37 %" in text
     assert document.count('<rect class="fill"') == 6 * 3
+
+
+def test_a_report_of_a_world_says_nothing_of_crops_and_answers(tmp_path: Path, dump: Dump, make: Make) -> None:
+    info = run_info("miniwob", {"model": "m"})
+    clicked = [replace(make(i), turns=(), answer=None, stop=StopReason.ANSWERED) for i in range(4)]
+    for scorer, told in ((SolvedScorer(), False), (AnswerScorer(), True)):
+        report = make_report(info, [score_trajectory(t, scorer, info) for t in clicked]).to_json()
+        text = text_of(dump(write_report(tmp_path / "report.html", RunReport("A run", before=report))))
+        assert "turns per task" in text and "crop" not in text
+        assert ("no answer could be read" in text) is told

@@ -63,7 +63,7 @@ function numeric(a, b) {
 function breakdown(key, before, after) {
   const sides = [["before", before], ["after", after]].filter((side) => side[1] && side[1].by[key]);
   const values = [...new Set(sides.flatMap(([, report]) => Object.keys(report.by[key])))].sort(numeric);
-  if (!values.length) return null;
+  if (!values.length || (key === "crops" && values.join() === "0")) return null; // none has made a crop
   const head = [key === "crops" ? "crops made" : key];
   for (const [name] of sides) head.push(name, "", "tasks");
   const rows = values.map((value) => {
@@ -82,11 +82,13 @@ function breakdown(key, before, after) {
 
 function behaviour(before, after) {
   const sides = [["before", before], ["after", after]].filter((side) => side[1]);
-  const line = (name, read) => [name, ...sides.map(([, report]) => read(report.overall))];
+  const line = (name, told) => [name, ...sides.map(([, report]) => told(report.overall))];
+  const read = [...new Set(sides.flatMap(([, report]) => report.extractors))];
   const rows = [
-    line("crops that contain a gold region", (g) => (g.crops ? `${percent(g.useful_crop_rate)} of ${g.crops}` : "–")),
-    line("tasks in which some crop does", (g) => percent(g.useful_sample_rate)),
-    line("crops per task", (g) => number(g.mean_crops)),
+    ...(sides.some(([, report]) => report.overall.mean_crops)
+      ? [line("crops that contain a gold region", (g) => (g.crops ? `${percent(g.useful_crop_rate)} of ${g.crops}` : "–")),
+        line("tasks in which some crop does", (g) => percent(g.useful_sample_rate)),
+        line("crops per task", (g) => number(g.mean_crops))] : []),
     line("turns per task", (g) => number(g.mean_turns)),
     ...(sides.some(([, report]) => report.overall.mean_frames != null)
       ? [line("frames per task", (g) => number(g.mean_frames, 1)),
@@ -94,13 +96,13 @@ function behaviour(before, after) {
     ...(sides.some(([, report]) => report.overall.mean_delay_s != null)
       ? [line("seconds until an answer begins", (g) => number(g.mean_delay_s))] : []),
     line("sampled tokens per task", (g) => number(g.mean_sampled_tokens, 0)),
-    line("no answer could be read", (g) => `${g.unparsed} of ${g.n}`),
+    ...(read.every((name) => name.startsWith("mmturn/world-")) && read.length ? [] // the world judges, no answer is read
+      : [line("no answer could be read", (g) => `${g.unparsed} of ${g.n}`)]),
     line("ended by a limit", (g) => `${g.truncated} of ${g.n}`),
     line("failed, left out", (g) => `${g.num_failed} of ${g.n}`),
     line("accuracy, failed as wrong", (g) => percent(g.accuracy_failed_wrong)),
   ];
   const block = el("section", "", el("h2", "", "Where it looks"), table(["", ...sides.map((side) => side[0])], rows));
-  const read = [...new Set(sides.flatMap(([, report]) => report.extractors))];
   if (read.length) block.append(el("p", "note", words("", `Answers read by ${read.join(", ")}.`)));
   return block;
 }
